@@ -1,0 +1,81 @@
+import { connect, type Socket } from 'node:net';
+import { encodeMessage, type HeavyResult, MessageReader } from './heavy-messages.ts';
+import type { OrtTensors } from './session.ts';
+
+/** A run that was handed to the heavy process. Exactly one of the callbacks is called, once. */
+export interface HeavyCall {
+  readonly bundleId: string;
+  readonly onResult: (outputs: OrtTensors) => void;
+  /** The model threw, the process died, or there is none. `isCrash` when the process died during the run. */
+  readonly onFailure: (message: string, isCrash: boolean) => void;
+}
+
+/** A serving thread's end of the heavy lane: bounded, and never waiting for a process that is not there. */
+export class HeavyLane {
+  readonly #limit: number;
+  readonly #calls = new Map<number, HeavyCall>();
+  #socket: Socket | null = null;
+  #isConnected = false;
+  #nextId = 1;
+
+  /** @param limit runs in flight and waiting; more are refused */
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get isFull(): boolean {
+    return this.#calls.size >= this.#limit;
+  }
+
+  get inFlight(): number {
+    return this.#calls.size;
+  }
+
+  /** Connects to a heavy process that is listening, in place of one that is gone. */
+  connect(socketPath: string): void {
+    this.close();
+    const socket = connect(socketPath);
+    const reader = new MessageReader<HeavyResult>();
+    this.#socket = socket;
+    socket.on('connect', () => {
+      this.#isConnected = true;
+    });
+    socket.on('data', (chunk) => reader.push(chunk, (result) => this.#settle(result)));
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => {
+      if (this.#socket === socket) this.#lose();
+    });
+  }
+
+  run(bundleId: string, directory: string, feeds: OrtTensors, call: HeavyCall): void {
+    if (this.#socket === null || !this.#isConnected) {
+      call.onFailure('the heavy process is not running', false);
+      return;
+    }
+    const id = this.#nextId++;
+    this.#calls.set(id, call);
+    this.#socket.write(encodeMessage({ id, bundleId, directory, feeds }));
+  }
+
+  close(): void {
+    const socket = this.#socket;
+    this.#lose();
+    socket?.destroy();
+  }
+
+  #settle(result: HeavyResult): void {
+    const call = this.#calls.get(result.id);
+    this.#calls.delete(result.id);
+    if (call === undefined) return;
+    if ('outputs' in result) call.onResult(result.outputs);
+    else call.onFailure(result.error, false);
+  }
+
+  #lose(): void {
+    this.#socket = null;
+    this.#isConnected = false;
+    const lost = [...this.#calls.values()];
+    this.#calls.clear();
+    for (const call of lost) call.onFailure('the heavy process ended during the run', true);
+  }
+}

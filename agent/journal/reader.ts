@@ -1,0 +1,67 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+import { decodeFileHeader, decodeRecord, FILE_HEADER_BYTES, type JournalRecord, MAX_RECORD_BYTES } from './record.ts';
+
+const CHUNK_BYTES = 1024 * 1024;
+
+export interface JournalScan {
+  readonly stream: number;
+  readonly epoch: bigint;
+  /** Where the last whole record ends; bytes beyond it are a torn or damaged tail. */
+  readonly endOffset: number;
+  readonly lastSequence: number;
+  /** What follows endOffset: nothing, the start of a record, or bytes that are no record. */
+  readonly tail: 'clean' | 'torn' | 'damaged';
+}
+
+/**
+ * Reads a journal file from `fromOffset` (0 for the start) to its last whole record, calling `visit` for each.
+ * Records are views of a reused buffer: copy what outlives the call. Returns null when the file does not start a journal.
+ */
+export function scanJournal(path: string, fromOffset: number, visit: (record: JournalRecord, offset: number) => void): JournalScan | null {
+  const descriptor = openSync(path, 'r');
+  try {
+    const headerBytes = new Uint8Array(FILE_HEADER_BYTES);
+    readSync(descriptor, headerBytes, 0, FILE_HEADER_BYTES, 0);
+    const header = decodeFileHeader(headerBytes);
+    if (header === null) return null;
+    return { ...header, ...scanRecords(descriptor, Math.max(fromOffset, FILE_HEADER_BYTES), visit) };
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function scanRecords(
+  descriptor: number,
+  fromOffset: number,
+  visit: (record: JournalRecord, offset: number) => void,
+): Pick<JournalScan, 'endOffset' | 'lastSequence' | 'tail'> {
+  let buffer = new Uint8Array(CHUNK_BYTES);
+  let filled = 0;
+  let at = 0;
+  let bufferOffset = fromOffset;
+  let lastSequence = 0;
+  for (;;) {
+    const record = decodeRecord(buffer.subarray(0, filled), at);
+    if (record === 'damaged') return { endOffset: bufferOffset + at, lastSequence, tail: 'damaged' };
+    if (record !== 'incomplete') {
+      visit(record, bufferOffset + at);
+      lastSequence = record.sequence;
+      at += record.size;
+      continue;
+    }
+    buffer.copyWithin(0, at, filled);
+    filled -= at;
+    bufferOffset += at;
+    at = 0;
+    if (filled === buffer.byteLength) buffer = grown(buffer);
+    const got = readSync(descriptor, buffer, filled, buffer.byteLength - filled, bufferOffset + filled);
+    if (got === 0) return { endOffset: bufferOffset, lastSequence, tail: filled === 0 ? 'clean' : 'torn' };
+    filled += got;
+  }
+}
+
+function grown(buffer: Uint8Array): Uint8Array<ArrayBuffer> {
+  const larger = new Uint8Array(Math.min(buffer.byteLength * 4, MAX_RECORD_BYTES + CHUNK_BYTES));
+  larger.set(buffer);
+  return larger;
+}

@@ -1,0 +1,112 @@
+import { crc32c } from './crc32c.ts';
+
+/**
+ * The bytes of a journal: a file header and records, little-endian. agent/journal/README.md is the specification.
+ * A record holds the exact request frame and the exact reply frame, so nothing that was said can be lost in translation.
+ */
+export const FILE_HEADER_BYTES = 32;
+export const RECORD_HEADER_BYTES = 32;
+export const RECORD_KINDS = { decision: 1, observation: 2 } as const;
+export type RecordKind = (typeof RECORD_KINDS)[keyof typeof RECORD_KINDS];
+
+/** Largest record: a request frame of 1 MiB and a reply of up to 63 MiB of outputs. A larger size is damage. */
+export const MAX_RECORD_BYTES = 64 * 1024 * 1024;
+
+const MAGIC = new TextEncoder().encode('SPJOURN1');
+
+export interface JournalRecord {
+  readonly sequence: number;
+  readonly kind: RecordKind;
+  readonly timeMicros: number;
+  /** The request frame as it arrived. A view of the read buffer. */
+  readonly request: Uint8Array;
+  /** The reply frame as it was sent; empty for an observation. */
+  readonly reply: Uint8Array;
+  /** Bytes of the whole record. */
+  readonly size: number;
+}
+
+/** Header: magic 8, stream u32, 0 u32, epoch u64 (random, tells a new journal from an older one), 0 u32, CRC-32C u32. */
+export function encodeFileHeader(stream: number, epoch: bigint): Uint8Array {
+  const bytes = new Uint8Array(FILE_HEADER_BYTES);
+  const view = new DataView(bytes.buffer);
+  bytes.set(MAGIC);
+  view.setUint32(8, stream, true);
+  view.setBigUint64(16, epoch, true);
+  view.setUint32(28, crc32c(bytes, 0, 28), true);
+  return bytes;
+}
+
+/** The stream and epoch of a journal file, or null when these bytes do not start one. */
+export function decodeFileHeader(bytes: Uint8Array): { stream: number; epoch: bigint } | null {
+  if (bytes.byteLength < FILE_HEADER_BYTES) return null;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, FILE_HEADER_BYTES);
+  if (MAGIC.some((byte, at) => bytes[at] !== byte) || view.getUint32(28, true) !== crc32c(bytes, 0, 28)) return null;
+  return { stream: view.getUint32(8, true), epoch: view.getBigUint64(16, true) };
+}
+
+/**
+ * Writes a record at `at` and returns its end. The caller has made sure of recordBytes(...) bytes of room.
+ * Header: size u32, CRC-32C u32 over everything after it, sequence u64, time u64 (microseconds), kind u8, 0 u8, 0 u16,
+ * request length u32; then the request and the reply.
+ */
+export function encodeRecord(
+  target: Uint8Array,
+  view: DataView,
+  at: number,
+  sequence: number,
+  kind: RecordKind,
+  timeMicros: number,
+  request: Uint8Array,
+  reply: Uint8Array,
+): number {
+  const bodyAt = at + RECORD_HEADER_BYTES;
+  const end = bodyAt + request.byteLength + reply.byteLength;
+  view.setUint32(at, end - at, true);
+  setUint53(view, at + 8, sequence);
+  setUint53(view, at + 16, timeMicros);
+  view.setUint32(at + 24, kind, true);
+  view.setUint32(at + 28, request.byteLength, true);
+  target.set(request, bodyAt);
+  target.set(reply, bodyAt + request.byteLength);
+  view.setUint32(at + 4, crc32c(target, at + 8, end), true);
+  return end;
+}
+
+export function recordBytes(request: Uint8Array, reply: Uint8Array): number {
+  return RECORD_HEADER_BYTES + request.byteLength + reply.byteLength;
+}
+
+/** The record at `at`; 'incomplete' when the bytes end inside it, 'damaged' when they are not a record. */
+export function decodeRecord(bytes: Uint8Array, at: number): JournalRecord | 'incomplete' | 'damaged' {
+  const left = bytes.byteLength - at;
+  if (left < RECORD_HEADER_BYTES) return 'incomplete';
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at, RECORD_HEADER_BYTES);
+  const size = view.getUint32(0, true);
+  const requestBytes = view.getUint32(28, true);
+  if (size > MAX_RECORD_BYTES || requestBytes > size - RECORD_HEADER_BYTES || size < RECORD_HEADER_BYTES) return 'damaged';
+  if (left < size) return 'incomplete';
+  if (view.getUint32(4, true) !== crc32c(bytes, at + 8, at + size)) return 'damaged';
+  const kind = view.getUint32(24, true);
+  if (kind !== RECORD_KINDS.decision && kind !== RECORD_KINDS.observation) return 'damaged';
+  const requestAt = at + RECORD_HEADER_BYTES;
+  return {
+    sequence: getUint53(view, 8),
+    kind,
+    timeMicros: getUint53(view, 16),
+    request: bytes.subarray(requestAt, requestAt + requestBytes),
+    reply: bytes.subarray(requestAt + requestBytes, at + size),
+    size,
+  };
+}
+
+const TWO_32 = 2 ** 32;
+
+function setUint53(view: DataView, at: number, value: number): void {
+  view.setUint32(at, value >>> 0, true);
+  view.setUint32(at + 4, Math.floor(value / TWO_32), true);
+}
+
+function getUint53(view: DataView, at: number): number {
+  return view.getUint32(at, true) + view.getUint32(at + 4, true) * TWO_32;
+}

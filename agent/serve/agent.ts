@@ -1,0 +1,275 @@
+import { mkdirSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { SetpointError } from '../../protocol/errors.ts';
+import { BundleStore } from '../bundles/store.ts';
+import type { Config } from '../config.ts';
+import type { Log } from '../log.ts';
+import { ActiveSlots } from './active-slots.ts';
+import { type DataLock, lockDataDirectory } from './data-lock.ts';
+import { EstimatorControl } from './estimator-control.ts';
+import { HeavySupervisor } from './heavy-supervisor.ts';
+import type { StatusDetail, ThreadMessage, ThreadSettings } from './messages.ts';
+import { metricsBytes, ThreadMetrics } from './metrics.ts';
+import { toRemote } from './remote-error.ts';
+import { SlotControl } from './slot-control.ts';
+import { ServingThreads } from './threads.ts';
+
+const MEBIBYTE = 1024 * 1024;
+
+/** How often estimators that changed are written to disk; what comes between is in the journals. */
+const SNAPSHOT_INTERVAL_MILLIS = 5000;
+
+export interface AgentOptions {
+  readonly config: Config;
+  readonly software: string;
+  readonly log: Log;
+  /** Something broke that only a restart mends. */
+  readonly onFatal: (error: Error) => void;
+}
+
+/**
+ * The serve process's control thread: holds the data directory, starts the serving threads, and brings bundles, estimates
+ * and orders to them. Requests never pass through here.
+ */
+export class Agent {
+  readonly #options: AgentOptions;
+  readonly #lock: DataLock;
+  readonly #metrics: readonly ThreadMetrics[];
+  readonly #threads: ServingThreads;
+  readonly #heavy: HeavySupervisor;
+  readonly #slots: ReadonlyMap<string, SlotControl>;
+  readonly #active: ActiveSlots;
+  readonly #estimators: EstimatorControl;
+  readonly #timers: NodeJS.Timeout[] = [];
+  #isStopping = false;
+  readonly port: number;
+
+  private constructor(options: AgentOptions, lock: DataLock, port: number) {
+    const { config, log } = options;
+    this.#options = options;
+    this.#lock = lock;
+    this.port = port;
+    const slotNames = Object.keys(config.slots);
+    const threadCount = config.threads === 0 ? Math.max(1, availableParallelism() - 1) : config.threads;
+    const blocks = Array.from({ length: threadCount }, () => new SharedArrayBuffer(metricsBytes(slotNames.length)));
+    this.#metrics = blocks.map((shared) => new ThreadMetrics(shared));
+    this.#active = new ActiveSlots(join(config.dataDir, 'slots.json'));
+    this.#active.load();
+    this.#estimators = new EstimatorControl({
+      dataDirectory: config.dataDir,
+      log,
+      broadcast: (slot, key, state) => this.#threads.tellAll({ type: 'estimate', slot, key, state }),
+    });
+    this.#heavy = this.#createHeavy(config);
+    this.#threads = new ServingThreads({
+      settings: blocks.map((_, stream) => threadSettings(options, port, stream, slotNames, blocks)),
+      onMessage: (stream, message) => this.#receive(stream, message),
+      onCrash: (_, error) => options.onFatal(error),
+    });
+    this.#slots = this.#createSlots(config);
+  }
+
+  /**
+   * Starts an agent and resolves when it listens; slots become ready as their bundles are vetted and warm.
+   * @throws SetpointError when the data directory or the port cannot be had
+   */
+  static async start(options: AgentOptions): Promise<Agent> {
+    const { config } = options;
+    mkdirSync(config.dataDir, { recursive: true });
+    const lock = lockDataDirectory(config.dataDir);
+    try {
+      const agent = new Agent(options, lock, await findPort(config.listen.host, config.listen.port));
+      await agent.#threads.listen();
+      void agent.#bringUp();
+      return agent;
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  /** Answers what is in flight, then stops everything. Resolves when nothing of the agent runs any more. */
+  async stop(): Promise<void> {
+    if (this.#isStopping) return;
+    this.#isStopping = true;
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#tellStatus();
+    await this.#threads.stop(this.#options.config.drainMillis);
+    this.#heavy.stop();
+    this.#estimators.save();
+    this.#lock.release();
+  }
+
+  async #bringUp(): Promise<void> {
+    this.#estimators.load(this.#metrics.length);
+    // One after the other: two vettings at a time would disturb each other's measurements.
+    for (const slot of this.#slots.values()) await this.#bringUpSlot(slot);
+    if (this.#isStopping) return;
+    const { bundlePollMillis } = this.#options.config;
+    this.#timers.push(
+      setInterval(() => {
+        for (const slot of this.#slots.values()) void slot.poll();
+      }, bundlePollMillis),
+      setInterval(() => this.#estimators.save(), SNAPSHOT_INTERVAL_MILLIS),
+    );
+  }
+
+  async #bringUpSlot(slot: SlotControl): Promise<void> {
+    if (this.#isStopping) return;
+    await slot.poll();
+    const last = this.#active.get(slot.name);
+    if (slot.policy !== null || last === undefined || this.#isStopping) return;
+    const { reason } = slot.status;
+    try {
+      await slot.restore(last);
+      this.#options.log('warn', 'last good bundle restored', { slot: slot.name, bundle: last, reason });
+    } catch (error) {
+      this.#options.log('error', 'last good bundle not usable', { slot: slot.name, bundle: last, reason: toRemote(error).message });
+    }
+  }
+
+  #createSlots(config: Config): ReadonlyMap<string, SlotControl> {
+    const store = new BundleStore(config.dataDir);
+    const services = {
+      store,
+      vetOptions: {
+        inlineBudgetMicros: config.inlineBudgetMicros,
+        deadlineMillis: config.vetting.deadlineMillis,
+        memoryLimitBytes: config.vetting.memoryLimitMebibytes * MEBIBYTE,
+      },
+      prepare: (slot: string, order: Parameters<ServingThreads['prepare']>[1]) => {
+        if (order.lane === 'heavy') this.#heavy.start();
+        return this.#threads.prepare(slot, order);
+      },
+      activate: (slot: string, bundleId: string | null) => this.#threads.activate(slot, bundleId),
+      changed: (slot: SlotControl) => this.#slotChanged(slot),
+    };
+    return new Map(Object.entries(config.slots).map(([name, { bundle }]) => [name, new SlotControl(name, bundle, services)]));
+  }
+
+  #createHeavy(config: Config): HeavySupervisor {
+    const { heavy } = config;
+    return new HeavySupervisor({
+      threads: heavy.threads,
+      queueLength: heavy.queueLength,
+      hangMillis: heavy.hangMillis,
+      memoryLimitBytes: heavy.memoryLimitMebibytes * MEBIBYTE,
+      onListening: (socketPath) => this.#threads.tellAll({ type: 'heavy', socketPath }),
+      onFailure: (failure) => {
+        for (const bundleId of failure.bundleIds) this.#suspend(bundleId, failure.message);
+      },
+      onExit: (description) => this.#options.log('error', 'heavy process ended', { how: description }),
+    });
+  }
+
+  #suspend(bundleId: string, why: string): void {
+    this.#threads.tellAll({ type: 'suspend', bundleId, why });
+    for (const slot of this.#slots.values()) if (slot.status.bundleId === bundleId) slot.suspend(why);
+  }
+
+  #slotChanged(slot: SlotControl): void {
+    const { state, bundleId, version, lane, reason } = slot.status;
+    const level = state === 'ready' && reason === null ? 'info' : 'warn';
+    this.#options.log(level, `slot ${state}`, { slot: slot.name, bundle: bundleId, version, lane, reason });
+    if (state === 'ready' && bundleId !== null) this.#active.set(slot.name, bundleId);
+    if (slot.policy !== null) this.#estimators.slotReady(slot.name, slot.policy);
+    this.#tellStatus();
+  }
+
+  #tellStatus(): void {
+    const slots = [...this.#slots.values()].map((slot) => slot.status);
+    const journalFailures = this.#metrics.reduce((sum, thread) => sum + thread.get('journalFailures'), 0);
+    const detail: StatusDetail = { isStopping: this.#isStopping, journalFailures, slots };
+    const isReady = !this.#isStopping && slots.every((slot) => slot.state === 'ready');
+    this.#threads.tellAll({ type: 'status', isReady, detail });
+  }
+
+  #receive(stream: number, message: ThreadMessage): void {
+    switch (message.type) {
+      case 'observation':
+        this.#learn(stream, message);
+        break;
+      case 'repository':
+        void this.#changeRepository(stream, message);
+        break;
+      case 'suspended':
+        this.#suspend(message.bundleId, message.why);
+        break;
+      case 'alert':
+        this.#options.log('warn', `alert ${message.alert}`, { slot: message.slot, message: message.message });
+        this.#tellStatus();
+        break;
+      case 'prepared':
+      case 'activated':
+      case 'listening':
+      case 'stopped':
+        break;
+    }
+  }
+
+  #learn(stream: number, message: Extract<ThreadMessage, { type: 'observation' }>): void {
+    const policy = this.#slots.get(message.slot)?.policy ?? null;
+    const learnt = this.#estimators.learn(stream, message, policy);
+    this.#threads.tell(stream, { type: 'observed', token: message.token, ...learnt });
+  }
+
+  async #changeRepository(stream: number, { token, action, slot: name }: Extract<ThreadMessage, { type: 'repository' }>): Promise<void> {
+    try {
+      const slot = this.#slots.get(name);
+      if (slot === undefined) throw new SetpointError('unknown_slot', `Cannot ${action}: there is no slot '${name}'`);
+      await (action === 'load' ? slot.load() : slot.unload());
+      this.#threads.tell(stream, { type: 'repository', token, error: null });
+    } catch (error) {
+      this.#threads.tell(stream, { type: 'repository', token, error: toRemote(error) });
+    }
+  }
+}
+
+function threadSettings(
+  options: AgentOptions,
+  port: number,
+  stream: number,
+  slotNames: readonly string[],
+  metrics: readonly SharedArrayBuffer[],
+): ThreadSettings {
+  const { config, software } = options;
+  return {
+    agentId: config.agentId,
+    software,
+    stream,
+    host: config.listen.host,
+    port,
+    journalDirectory: join(config.dataDir, 'journal'),
+    controllerToken: config.controllerToken,
+    defaultDeadlineMicros: config.defaultDeadlineMicros,
+    maxConnections: config.maxConnections,
+    heavyLimit: config.heavy.queueLength + config.heavy.threads,
+    slots: slotNames.map((name, index) => ({ name, index })),
+    metrics,
+  };
+}
+
+/**
+ * Makes sure that nobody else has the port: the serving threads share it (SO_REUSEPORT), and so would a second agent,
+ * silently. Port 0 becomes a free one.
+ */
+function findPort(host: string, port: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', (cause) => {
+      reject(
+        new SetpointError('not_ready', `Cannot listen on ${host}:${port}: ${cause.message}`, {
+          remedy: 'stop what uses the port, or choose another listen.port',
+          cause,
+        }),
+      );
+    });
+    probe.listen({ host, port, exclusive: true }, () => {
+      const address = probe.address();
+      const found = typeof address === 'object' && address !== null ? address.port : port;
+      probe.close(() => resolve(found));
+    });
+  });
+}

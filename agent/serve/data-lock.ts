@@ -1,0 +1,112 @@
+import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { SetpointError } from '../../protocol/errors.ts';
+
+/**
+ * One agent per data directory. The lock is a file that names its holder by process id and start time, so that a holder
+ * that was killed, or whose id now belongs to another process, is told from one that runs. It is created by link(), which
+ * is atomic: of two agents that start at once, one gets it.
+ */
+const LOCK_FILE = 'agent.lock';
+
+interface Holder {
+  readonly processId: number;
+  /** Kernel ticks since boot at which the process started, null where the system does not say. */
+  readonly started: string | null;
+  readonly bootId: string | null;
+}
+
+export interface DataLock {
+  release(): void;
+}
+
+/** @throws SetpointError not_ready when a running agent holds the directory */
+export function lockDataDirectory(directory: string): DataLock {
+  mkdirSync(directory, { recursive: true });
+  const path = join(directory, LOCK_FILE);
+  const own = describe(process.pid);
+  const draft = `${path}.${process.pid}`;
+  writeFileSync(draft, JSON.stringify(own));
+  try {
+    // Twice: the second time after a dead holder's file was moved away.
+    for (let attempt = 0; attempt < 2; attempt++) {
+      if (tryLink(draft, path)) return { release: () => releaseLock(path, own) };
+      const holder = readHolder(path);
+      if (holder !== null && isRunning(holder)) throw held(directory, holder);
+      // rename() moves it for one of several contenders only; the others find nothing to move and try to link again.
+      moveAway(path, `${path}.stale.${process.pid}`);
+    }
+    throw held(directory, readHolder(path));
+  } finally {
+    rmSync(draft, { force: true });
+    rmSync(`${path}.stale.${process.pid}`, { force: true });
+  }
+}
+
+function tryLink(draft: string, path: string): boolean {
+  try {
+    linkSync(draft, path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+function moveAway(path: string, aside: string): void {
+  try {
+    renameSync(path, aside);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}
+
+function releaseLock(path: string, own: Holder): void {
+  const holder = readHolder(path);
+  if (holder?.processId === own.processId && holder.started === own.started) rmSync(path, { force: true });
+}
+
+function readHolder(path: string): Holder | null {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as Holder;
+  } catch {
+    // Gone, or not written by an agent: nobody that could be running holds it.
+    return null;
+  }
+}
+
+function isRunning(holder: Holder): boolean {
+  try {
+    process.kill(holder.processId, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+  }
+  const now = describe(holder.processId);
+  return now.started === holder.started && now.bootId === holder.bootId;
+}
+
+function describe(processId: number): Holder {
+  return { processId, started: startTicks(processId), bootId: readSystem('/proc/sys/kernel/random/boot_id')?.trim() ?? null };
+}
+
+/** Field 22 of /proc/<pid>/stat, counted after the command name, which may hold spaces and parentheses. */
+function startTicks(processId: number): string | null {
+  const stat = readSystem(`/proc/${processId}/stat`);
+  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null;
+}
+
+function readSystem(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    // Systems without /proc tell no start time; the process id alone decides there.
+    return null;
+  }
+}
+
+function held(directory: string, holder: Holder | null): SetpointError {
+  const who = holder === null ? 'another agent' : `process ${holder.processId}`;
+  return new SetpointError('not_ready', `Cannot use data directory ${directory}: ${who} is using it`, {
+    remedy: 'stop that agent, or give this one a dataDir of its own',
+  });
+}
