@@ -4,7 +4,7 @@ import { dirname, resolve } from 'node:path';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { messageOf, SetpointError } from '../protocol/errors.ts';
-import { MAX_DEADLINE_MICROS, MAX_STRING_BYTES } from '../protocol/limits.ts';
+import { MAX_DEADLINE_MICROS, MAX_SLOTS, MAX_STRING_BYTES } from '../protocol/limits.ts';
 
 /**
  * The agent's configuration: one YAML file, checked once. Every number carries its unit. Environment variables override
@@ -64,12 +64,9 @@ const configSchema = z.strictObject({
     .prefault({}),
   slots: z
     .record(slotName, z.strictObject({ bundle: z.string().min(1) }))
-    .refine((slots) => Object.keys(slots).length <= MAX_SLOTS, { message: 'holds more than 1024 slots' })
+    .refine((slots) => Object.keys(slots).length <= MAX_SLOTS, { message: `holds more than ${MAX_SLOTS} slots` })
     .default({}),
 });
-
-/** Slots of one agent: 150 models in a fab, with room to grow; bounds welcome frames and metrics memory. */
-export const MAX_SLOTS = 1024;
 
 export type Config = z.infer<typeof configSchema>;
 

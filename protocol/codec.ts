@@ -1,10 +1,10 @@
 import { Unpackr } from 'msgpackr';
 import { clientFrameOf } from './decode.ts';
-import { MAX_SERVER_NODES, serverFrameOf } from './decode-server.ts';
+import { serverFrameOf } from './decode-server.ts';
 import { writeDecision, writeFrame } from './encode.ts';
 import { FrameError } from './frame-error.ts';
 import type { ClientFrame, DecisionFrame, Frame, ServerFrame } from './frames.ts';
-import { MAX_FRAME_BYTES, MAX_NODES } from './limits.ts';
+import { MAX_SERVER_NODES, MAX_FRAME_BYTES, MAX_NODES } from './limits.ts';
 import { peekRequestId, scanFrame } from './scan.ts';
 import { begin, end } from './writer.ts';
 

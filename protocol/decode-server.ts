@@ -14,16 +14,10 @@ import {
 } from './fields.ts';
 import { ACTIONS, FRAME_KINDS, OUTCOMES } from './frames.ts';
 import type { DecisionFrame, ErrorFrame, ObservedFrame, ServerFrame, SlotInfo, WelcomeFrame } from './frames.ts';
-import { MAX_DEADLINE_MICROS, MAX_FRAME_BYTES, MAX_IN_FLIGHT, MAX_TEXT_BYTES } from './limits.ts';
+import { MAX_DEADLINE_MICROS, MAX_FRAME_BYTES, MAX_IN_FLIGHT, MAX_SLOTS, MAX_TEXT_BYTES } from './limits.ts';
 import { tensorsAt } from './tensors.ts';
 
 /** Values, position by position, into the frames an agent sends. Pure: bytes have been read by codec.ts. */
-
-/** Most slots one agent may list: a tool cluster with 150 models, and room for seven times that. */
-export const MAX_SLOTS = 1024;
-
-/** Most MessagePack values in a frame from the agent: welcome (1 + 5 values + 4 of limits + 1) + MAX_SLOTS x (1 + 7). */
-export const MAX_SERVER_NODES = 11 + MAX_SLOTS * 8;
 
 const UINT_32 = 0xffff_ffff;
 const UINT_16 = 0xffff;

@@ -6,6 +6,7 @@ export const ERROR_CODES = {
   hello_required: { status: 400, retryable: false, remedy: 'send hello as the first frame, once' },
   unsupported_version: { status: 400, retryable: false, remedy: 'speak a protocol version inside the named window' },
   unauthorized: { status: 401, retryable: false, remedy: 'send the controller token that this agent is configured with' },
+  forbidden: { status: 403, retryable: false, remedy: 'ask from the machine of the agent' },
   unknown_slot: { status: 404, retryable: false, remedy: 'use one of the slots listed in welcome' },
   unknown_version: { status: 404, retryable: false, remedy: 'ask for a version that the model metadata lists' },
   not_found: { status: 404, retryable: false, remedy: 'check the path against agent/http/README.md' },

@@ -44,3 +44,9 @@ export const MAX_BAD_FRAMES = 16;
 
 /** Longest deadline a request may ask for, microseconds (60 s). */
 export const MAX_DEADLINE_MICROS = 60_000_000;
+
+/** Most slots of one agent: 150 models in a fab, with room to grow. Bounds welcome and the agent's metrics memory. */
+export const MAX_SLOTS = 1024;
+
+/** Most MessagePack values in a frame from the agent: welcome (1 + 5 values + 4 of limits + 1) + MAX_SLOTS x (1 + 7). */
+export const MAX_SERVER_NODES = 11 + MAX_SLOTS * 8;

@@ -191,7 +191,7 @@ async function changedRepository({ asks, model }: RepositoryTarget, request: Htt
  */
 function rejectStranger(request: HttpRequest): void {
   if (!request.isLoopback || request.headers('origin') !== '') {
-    throw new SetpointError('unauthorized', 'Cannot change the repository: only programs on the machine of the agent may', {
+    throw new SetpointError('forbidden', 'Cannot change the repository: only programs on the machine of the agent may', {
       field: 'address',
       remedy: 'send the request on the machine of the agent to a loopback address, without an Origin header',
     });

@@ -17,10 +17,21 @@ export class HeavyLane {
   #socket: Socket | null = null;
   #isConnected = false;
   #nextId = 1;
+  /** Bundles that are being loaded while the heavy process starts. */
+  readonly #connectedWaiters: (() => void)[] = [];
 
   /** @param limit runs in flight and waiting; more are refused */
   constructor(limit: number) {
     this.#limit = limit;
+  }
+
+  /** Resolves when connected, at once if that is so already. */
+  async ready(): Promise<void> {
+    while (!this.#isConnected) {
+      await new Promise<void>((resolve) => {
+        this.#connectedWaiters.push(resolve);
+      });
+    }
   }
 
   get isFull(): boolean {
@@ -35,12 +46,13 @@ export class HeavyLane {
   connect(socketPath: string): void {
     this.close();
     const socket = connect(socketPath);
-    const reader = new MessageReader<HeavyResult>();
+    const reader = new MessageReader<HeavyResult>((result) => this.#settle(result));
     this.#socket = socket;
     socket.on('connect', () => {
       this.#isConnected = true;
+      for (const resolve of this.#connectedWaiters.splice(0)) resolve();
     });
-    socket.on('data', (chunk) => reader.push(chunk, (result) => this.#settle(result)));
+    socket.on('data', (chunk) => reader.push(chunk));
     socket.on('error', () => socket.destroy());
     socket.on('close', () => {
       if (this.#socket === socket) this.#lose();

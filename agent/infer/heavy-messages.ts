@@ -37,11 +37,16 @@ export function encodeMessage(message: HeavyRun | HeavyResult): Buffer {
 }
 
 /** Puts messages together from whatever pieces the socket delivers. */
-export class MessageReader<Message> {
+export class MessageReader<Message extends HeavyRun | HeavyResult> {
+  readonly #onMessage: (message: Message) => void;
   #parts: Buffer[] = [];
   #length = 0;
 
-  push(chunk: Buffer, onMessage: (message: Message) => void): void {
+  constructor(onMessage: (message: Message) => void) {
+    this.#onMessage = onMessage;
+  }
+
+  push(chunk: Buffer): void {
     this.#parts.push(chunk);
     this.#length += chunk.byteLength;
     while (this.#length >= 4) {
@@ -54,7 +59,7 @@ export class MessageReader<Message> {
       const rest = joined.subarray(4 + size);
       this.#parts = rest.byteLength === 0 ? [] : [rest];
       this.#length = rest.byteLength;
-      onMessage(message);
+      this.#onMessage(message);
     }
   }
 

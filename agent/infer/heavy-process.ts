@@ -73,9 +73,9 @@ const watch = setInterval(() => {
 }, WATCH_INTERVAL_MILLIS);
 
 const server = createServer((socket) => {
-  const reader = new MessageReader<HeavyRun>();
+  const reader = new MessageReader<HeavyRun>((run) => void runOne(socket, run));
   socket.setNoDelay(true);
-  socket.on('data', (chunk) => reader.push(chunk, (run) => void runOne(socket, run)));
+  socket.on('data', (chunk) => reader.push(chunk));
   // A serving thread that goes away closes its socket; its results have nobody to go to.
   socket.on('error', () => socket.destroy());
 });

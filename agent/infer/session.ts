@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import type { Datatype } from '../../protocol/datatype.ts';
+import { DATATYPE_BY_CODE } from '../bundles/onnx-types.ts';
 import { messageOf, SetpointError } from '../../protocol/errors.ts';
 
 /**
@@ -75,24 +76,6 @@ interface NativeBinding {
   readonly binding: { readonly InferenceSession: new () => NativeSession };
   initOrt(): void;
 }
-
-/** onnx.TensorProto.DataType -> wire datatype; the gaps are types no door can carry (complex, bfloat16, float8 ...). */
-const DATATYPE_BY_CODE: readonly (Datatype | null)[] = [
-  null,
-  'FP32',
-  'UINT8',
-  'INT8',
-  'UINT16',
-  'INT16',
-  'INT32',
-  'INT64',
-  'BYTES',
-  'BOOL',
-  'FP16',
-  'FP64',
-  'UINT32',
-  'UINT64',
-];
 
 /** Spinning threads would burn the core that the sockets need; one thread a run is fastest for models of this size. */
 const SESSION_OPTIONS = {

@@ -20,7 +20,8 @@ import {
   FILE_HEADER_BYTES,
   MAX_RECORD_BYTES,
   RECORD_HEADER_BYTES,
-  recordBytes,
+  RecordBuffer,
+  recordStride,
   type RecordKind,
 } from './record.ts';
 
@@ -52,8 +53,7 @@ export class Journal {
   readonly stream: number;
   readonly #options: JournalOptions;
   readonly #descriptor: number;
-  #buffer = new Uint8Array(TURN_BUFFER_BYTES);
-  #view = new DataView(this.#buffer.buffer);
+  #buffer = new RecordBuffer(TURN_BUFFER_BYTES);
   #used = 0;
   #offset: number;
   #nextSequence: number;
@@ -103,14 +103,14 @@ export class Journal {
    * that fails here is thrown by commit().
    */
   append(kind: RecordKind, timeMicros: number, request: Uint8Array, reply: Uint8Array): void {
-    const needed = recordBytes(request, reply);
+    const needed = recordStride(request, reply);
     assert(needed <= MAX_RECORD_BYTES, `a record of ${needed} bytes is over the limit`);
     const sequence = this.#nextSequence++;
-    if (this.#used + needed > this.#buffer.byteLength) {
+    if (this.#used + needed > this.#buffer.bytes.byteLength) {
       this.#write();
-      if (needed > this.#buffer.byteLength) this.#grow(needed);
+      if (needed > this.#buffer.bytes.byteLength) this.#buffer = new RecordBuffer(needed);
     }
-    this.#used = encodeRecord(this.#buffer, this.#view, this.#used, sequence, kind, timeMicros, request, reply);
+    this.#used = encodeRecord(this.#buffer, this.#used, sequence, kind, timeMicros, request, reply);
   }
 
   /**
@@ -132,7 +132,7 @@ export class Journal {
     try {
       let written = 0;
       while (written < length) {
-        written += writeSync(this.#descriptor, this.#buffer, written, length - written, this.#offset + written);
+        written += writeSync(this.#descriptor, this.#buffer.bytes, written, length - written, this.#offset + written);
       }
       this.#offset += length;
       this.#unsynced = true;
@@ -168,10 +168,5 @@ export class Journal {
     if (this.#syncTimer !== null) clearTimeout(this.#syncTimer);
     fdatasyncSync(this.#descriptor);
     closeSync(this.#descriptor);
-  }
-
-  #grow(bytes: number): void {
-    this.#buffer = new Uint8Array(bytes);
-    this.#view = new DataView(this.#buffer.buffer);
   }
 }

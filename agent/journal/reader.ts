@@ -46,7 +46,7 @@ function scanRecords(
     if (record !== 'incomplete') {
       visit(record, bufferOffset + at);
       lastSequence = record.sequence;
-      at += record.size;
+      at += record.stride;
       continue;
     }
     buffer.copyWithin(0, at, filled);

@@ -1,4 +1,4 @@
-import { crc32c } from './crc32c.ts';
+import { crc32c, crc32cOfWords } from './crc32c.ts';
 
 /**
  * The bytes of a journal: a file header and records, little-endian. agent/journal/README.md is the specification.
@@ -22,8 +22,8 @@ export interface JournalRecord {
   readonly request: Uint8Array;
   /** The reply frame as it was sent; empty for an observation. */
   readonly reply: Uint8Array;
-  /** Bytes of the whole record. */
-  readonly size: number;
+  /** Bytes from this record to the next: the record and its padding. */
+  readonly stride: number;
 }
 
 /** Header: magic 8, stream u32, 0 u32, epoch u64 (random, tells a new journal from an older one), 0 u32, CRC-32C u32. */
@@ -45,14 +45,27 @@ export function decodeFileHeader(bytes: Uint8Array): { stream: number; epoch: bi
   return { stream: view.getUint32(8, true), epoch: view.getBigUint64(16, true) };
 }
 
+/** Memory that records are written into, with the views that writing needs. Its length is a multiple of 4. */
+export class RecordBuffer {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly words: Int32Array;
+
+  constructor(length: number) {
+    this.bytes = new Uint8Array(padded(length));
+    this.view = new DataView(this.bytes.buffer);
+    this.words = new Int32Array(this.bytes.buffer);
+  }
+}
+
 /**
- * Writes a record at `at` and returns its end. The caller has made sure of recordBytes(...) bytes of room.
- * Header: size u32, CRC-32C u32 over everything after it, sequence u64, time u64 (microseconds), kind u8, 0 u8, 0 u16,
- * request length u32; then the request and the reply.
+ * Writes a record at `at`, a multiple of 4, and returns where the next one goes. The caller has made sure of
+ * recordStride(...) bytes of room.
+ * Header: size u32 (without padding), CRC-32C u32 over everything after it, sequence u64, time u64 (microseconds),
+ * kind u32, request length u32; then the request, the reply, and zeros up to a multiple of 4.
  */
 export function encodeRecord(
-  target: Uint8Array,
-  view: DataView,
+  buffer: RecordBuffer,
   at: number,
   sequence: number,
   kind: RecordKind,
@@ -60,21 +73,29 @@ export function encodeRecord(
   request: Uint8Array,
   reply: Uint8Array,
 ): number {
-  const bodyAt = at + RECORD_HEADER_BYTES;
-  const end = bodyAt + request.byteLength + reply.byteLength;
+  const { bytes, view } = buffer;
+  const requestAt = at + RECORD_HEADER_BYTES;
+  const end = requestAt + request.byteLength + reply.byteLength;
   view.setUint32(at, end - at, true);
   setUint53(view, at + 8, sequence);
   setUint53(view, at + 16, timeMicros);
   view.setUint32(at + 24, kind, true);
   view.setUint32(at + 28, request.byteLength, true);
-  target.set(request, bodyAt);
-  target.set(reply, bodyAt + request.byteLength);
-  view.setUint32(at + 4, crc32c(target, at + 8, end), true);
-  return end;
+  bytes.set(request, requestAt);
+  bytes.set(reply, requestAt + request.byteLength);
+  view.setUint32(at + 4, crc32cOfWords(buffer.words, (at + 8) / 4, bytes, at + 8, end), true);
+  const next = at + padded(end - at);
+  for (let pad = end; pad < next; pad++) bytes[pad] = 0;
+  return next;
 }
 
-export function recordBytes(request: Uint8Array, reply: Uint8Array): number {
-  return RECORD_HEADER_BYTES + request.byteLength + reply.byteLength;
+function padded(size: number): number {
+  return Math.ceil(size / 4) * 4;
+}
+
+/** Bytes that a record and its padding take. */
+export function recordStride(request: Uint8Array, reply: Uint8Array): number {
+  return padded(RECORD_HEADER_BYTES + request.byteLength + reply.byteLength);
 }
 
 /** The record at `at`; 'incomplete' when the bytes end inside it, 'damaged' when they are not a record. */
@@ -84,8 +105,9 @@ export function decodeRecord(bytes: Uint8Array, at: number): JournalRecord | 'in
   const view = new DataView(bytes.buffer, bytes.byteOffset + at, RECORD_HEADER_BYTES);
   const size = view.getUint32(0, true);
   const requestBytes = view.getUint32(28, true);
-  if (size > MAX_RECORD_BYTES || requestBytes > size - RECORD_HEADER_BYTES || size < RECORD_HEADER_BYTES) return 'damaged';
-  if (left < size) return 'incomplete';
+  if (size > MAX_RECORD_BYTES || size < RECORD_HEADER_BYTES || requestBytes > size - RECORD_HEADER_BYTES) return 'damaged';
+  const stride = padded(size);
+  if (left < stride) return 'incomplete';
   if (view.getUint32(4, true) !== crc32c(bytes, at + 8, at + size)) return 'damaged';
   const kind = view.getUint32(24, true);
   if (kind !== RECORD_KINDS.decision && kind !== RECORD_KINDS.observation) return 'damaged';
@@ -96,7 +118,7 @@ export function decodeRecord(bytes: Uint8Array, at: number): JournalRecord | 'in
     timeMicros: getUint53(view, 16),
     request: bytes.subarray(requestAt, requestAt + requestBytes),
     reply: bytes.subarray(requestAt + requestBytes, at + size),
-    size,
+    stride,
   };
 }
 

@@ -1,7 +1,10 @@
 import { DATATYPES, type WireTensor } from '../../protocol/datatype.ts';
 import { openBundle, type Bundle } from '../bundles/bundle.ts';
 import { parseGolden } from '../bundles/golden.ts';
+import { SetpointError } from '../../protocol/errors.ts';
+import type { HeavyLane } from '../infer/heavy-lane.ts';
 import { Model } from '../infer/model.ts';
+import { toOrtTensor } from '../infer/tensor.ts';
 import type { BundleOrder } from './messages.ts';
 import { ServedBundle } from './slot.ts';
 
@@ -15,10 +18,13 @@ const WARM_UP_RUNS_PER_TURN = 4;
  * Loads a vetted bundle on this thread and warms it up a few runs at a time between the turns that answer requests.
  * Loading the model itself cannot be divided: it holds the thread for 1 to 60 ms, by the size of the model.
  */
-export async function loadServedBundle(order: BundleOrder): Promise<ServedBundle> {
+export async function loadServedBundle(order: BundleOrder, lane: HeavyLane): Promise<ServedBundle> {
   const bundle = openBundle(order.directory);
   const { manifest } = bundle;
-  if (order.lane === 'heavy') return new ServedBundle(bundle.bundleId, order.directory, manifest, order.isBatchable, null);
+  if (order.lane === 'heavy') {
+    await warmUpHeavy(order, bundle, lane);
+    return new ServedBundle(bundle.bundleId, order.directory, manifest, order.isBatchable, null);
+  }
   const { path, externalData } = manifest.model;
   const files = externalData.map((file) => ({ path: file, data: bundle.read(file) }));
   const bytes = bundle.read(path);
@@ -26,6 +32,21 @@ export async function loadServedBundle(order: BundleOrder): Promise<ServedBundle
   const model = new Model(manifest, order.isBatchable, bytes, files);
   await warmUp(model, bundle);
   return new ServedBundle(bundle.bundleId, order.directory, manifest, order.isBatchable, model);
+}
+
+/** One run in the heavy process: it has started, and its worker has loaded the model. */
+async function warmUpHeavy(order: BundleOrder, bundle: Bundle, lane: HeavyLane): Promise<void> {
+  const [first] = parseGolden(bundle.read(bundle.manifest.golden), bundle.manifest.golden);
+  const feeds = Object.fromEntries((first?.inputs ?? []).map((tensor) => [tensor.name, toOrtTensor(tensor)]));
+  await lane.ready();
+  await new Promise<void>((resolve, reject) => {
+    lane.run(order.bundleId, order.directory, feeds, {
+      bundleId: order.bundleId,
+      onResult: () => resolve(),
+      onFailure: (message) =>
+        reject(new SetpointError('not_ready', `Cannot warm up bundle ${order.bundleId} in the heavy process: ${message}`)),
+    });
+  });
 }
 
 async function warmUp(model: Model, bundle: Bundle): Promise<void> {

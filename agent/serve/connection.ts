@@ -36,6 +36,7 @@ export interface ConnectionServices {
 
 /** One controller's connection: its place in the protocol and what it has in flight. */
 export class Connection implements ReplyTarget {
+  readonly sendsFrames = true;
   readonly #socket: Socket;
   readonly #services: ConnectionServices;
   #isWelcome = false;

@@ -13,8 +13,7 @@ export function debugRoute(threads: readonly ThreadMetrics[]): (request: HttpReq
   let since: Float64Array | null = null;
   return (request, respond) => {
     if (!request.path.startsWith(PATH)) return false;
-    if (!request.isLoopback)
-      respond(errorReply(new SetpointError('unauthorized', 'Cannot answer: debug paths are for loopback addresses')));
+    if (!request.isLoopback) respond(errorReply(new SetpointError('forbidden', 'Cannot answer: debug paths are for loopback addresses')));
     else if (request.path === PATH && request.method === 'GET') respond(jsonReply(200, serviceTime(threads, since)));
     else if (request.path === `${PATH}/reset` && request.method === 'POST') {
       since = sumFine(threads);

@@ -45,6 +45,7 @@ function rowCount(inputs: readonly WireTensor[]): number {
 
 /** Collects the decisions of one HTTP request and answers when the last has come. */
 export class HttpTarget implements ReplyTarget {
+  readonly sendsFrames = false;
   readonly #bundle: ServedBundle;
   readonly #firstRequestId: number;
   readonly #decisions: (DecisionFrame | undefined)[];

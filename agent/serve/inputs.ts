@@ -97,13 +97,20 @@ export function checkTensors(tensors: readonly WireTensor[]): number {
 function isFinite(tensor: WireTensor): boolean {
   const { bytes, datatype } = tensor;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const width = DATATYPES[datatype].bytes;
-  for (let at = 0; at + width <= bytes.byteLength && width > 0; at += width) {
-    if (datatype === 'FP32' && !Number.isFinite(view.getFloat32(at, true))) return false;
-    if (datatype === 'FP64' && !Number.isFinite(view.getFloat64(at, true))) return false;
-    // Exponent bits all set: NaN or infinity.
-    if (datatype === 'FP16' && (view.getUint16(at, true) & 0x7c00) === 0x7c00) return false;
-    if (datatype !== 'FP32' && datatype !== 'FP64' && datatype !== 'FP16') return true;
+  switch (datatype) {
+    case 'FP32':
+      return everyElement(bytes.byteLength, 4, (at) => Number.isFinite(view.getFloat32(at, true)));
+    case 'FP64':
+      return everyElement(bytes.byteLength, 8, (at) => Number.isFinite(view.getFloat64(at, true)));
+    case 'FP16':
+      // Exponent bits all set: NaN or infinity.
+      return everyElement(bytes.byteLength, 2, (at) => (view.getUint16(at, true) & 0x7c00) !== 0x7c00);
+    default:
+      return true;
   }
+}
+
+function everyElement(bytes: number, width: number, holds: (at: number) => boolean): boolean {
+  for (let at = 0; at + width <= bytes; at += width) if (!holds(at)) return false;
   return true;
 }

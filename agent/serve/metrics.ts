@@ -5,8 +5,10 @@ import { REASONS, type Reason } from '../../protocol/frames.ts';
  * blocks for /metrics. Float64 holds whole counts up to 2^53. Everything is allocated at start; nothing per request.
  */
 
-/** Upper bounds of the Prometheus latency buckets, microseconds: 10 us to 10 ms. The last bucket is +Inf. */
-export const BUCKET_MICROS = [10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 5000, 10_000] as const;
+/** Upper bounds of the Prometheus latency buckets, microseconds: fine from 10 us to 10 ms, then coarse for a machine in trouble. */
+export const BUCKET_MICROS = [
+  10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, 50_000, 100_000,
+] as const;
 
 export const REASON_NAMES = Object.keys(REASONS) as readonly Reason[];
 const REASON_BITS = REASON_NAMES.map((name) => REASONS[name]);

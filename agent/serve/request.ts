@@ -5,6 +5,8 @@ import type { ServedBundle, Slot } from './slot.ts';
 
 /** Where an answer goes: a WebSocket connection or an HTTP request. */
 export interface ReplyTarget {
+  /** Whether the frame's bytes are what leaves. */
+  readonly sendsFrames: boolean;
   /** The decision is in the journal. `bytes` is its frame, valid only during the call. */
   decided(decision: DecisionFrame, bytes: Uint8Array): void;
   /** The request has no decision: it was not answerable, for the reason given. */

@@ -220,7 +220,7 @@ class ServingThread {
     const slot = this.#slots.get(name);
     assert(slot !== undefined, `slot ${name} is one of this thread's`);
     try {
-      const bundle = await loadServedBundle(order);
+      const bundle = await loadServedBundle(order, this.#lane);
       slot.standby?.model?.release();
       slot.standby = bundle;
       this.#post({ type: 'prepared', slot: name, bundleId: order.bundleId, error: null });

@@ -152,19 +152,25 @@ export class Turn {
   }
 
   #decide(request: Request, now: number, wall: number): void {
-    if (request.error !== null) {
-      this.#decisions.push(NO_DECISION);
-      this.#frames.push(EMPTY);
-      return;
+    const { journal, onDecision } = this.#services;
+    const { slot } = request;
+    if (request.error === null) {
+      const decision = this.#decider.decide(request, journal.stream, journal.nextSequence, now, wall);
+      const frame = encodeBounded(request, decision);
+      if (frame !== null) {
+        this.#decisions.push(decision);
+        this.#frames.push(frame);
+        journal.append(RECORD_KINDS.decision, decision.serverTimeMicros, request.bytes, frame);
+        slot.lastRequestMillis = wall;
+        if (decision.reasons !== 0) onDecision(slot, decision.reasons);
+        return;
+      }
+      request.error = new SetpointError('frame_too_large', 'Cannot send the outputs: they do not fit one frame', {
+        remedy: 'ask for fewer outputs, or use the HTTP door',
+      });
     }
-    const { journal } = this.#services;
-    const decision = this.#decider.decide(request, journal.stream, journal.nextSequence, now, wall);
-    const frame = encodeDecision(decision);
-    this.#decisions.push(decision);
-    this.#frames.push(frame);
-    journal.append(RECORD_KINDS.decision, decision.serverTimeMicros, request.bytes, frame);
-    request.slot.lastRequestMillis = wall;
-    if (decision.reasons !== 0) this.#services.onDecision(request.slot, decision.reasons);
+    this.#decisions.push(NO_DECISION);
+    this.#frames.push(EMPTY);
   }
 
   #reply(): void {
@@ -196,6 +202,20 @@ export class Turn {
     this.#frames.length = 0;
     this.#targets.clear();
     this.#dirty.clear();
+  }
+}
+
+/**
+ * The decision's frame. When its outputs make it too large, a guarded decision leaves without them, and so does the journal
+ * record of an HTTP reply, which carries them itself; null where the outputs are the whole answer.
+ */
+function encodeBounded(request: Request, decision: DecisionFrame): Uint8Array | null {
+  try {
+    return encodeDecision(decision);
+  } catch (error) {
+    if (!(error instanceof SetpointError) || error.code !== 'frame_too_large' || decision.outputs === null) throw error;
+    const isAnswer = request.bundle.isGuarded || !request.target.sendsFrames;
+    return isAnswer ? encodeDecision({ ...decision, outputs: null }) : null;
   }
 }
 

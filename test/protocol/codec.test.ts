@@ -1,10 +1,9 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { decodeClientFrame, decodeServerFrame, encodeDecision, encodeFrame } from '../../protocol/codec.ts';
-import { MAX_SERVER_NODES, MAX_SLOTS } from '../../protocol/decode-server.ts';
 import { FrameError } from '../../protocol/frame-error.ts';
 import { FRAME_KINDS, type ClientFrame, type DecisionFrame, type ServerFrame, type WelcomeFrame } from '../../protocol/frames.ts';
-import { MAX_FRAME_BYTES } from '../../protocol/limits.ts';
+import { MAX_FRAME_BYTES, MAX_SERVER_NODES, MAX_SLOTS } from '../../protocol/limits.ts';
 import { scanFrame } from '../../protocol/scan.ts';
 import { anyClientFrame, anyServerFrame } from './arbitrary-frames.ts';
 import { GOLDEN_FRAMES, type GoldenFrame } from './golden-frames.ts';

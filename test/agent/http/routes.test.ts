@@ -187,9 +187,9 @@ describe('repository', () => {
 
   test('load and unload are refused from another machine and from a web page', async () => {
     for (const action of ['load', 'unload']) {
-      expect(await change(`/v2/repository/models/pair/${action}`, { isLoopback: false })).toEqual({ status: 401, loads: [] });
+      expect(await change(`/v2/repository/models/pair/${action}`, { isLoopback: false })).toEqual({ status: 403, loads: [] });
       expect(await change(`/v2/repository/models/pair/${action}`, { headers: { origin: 'https://example.com' } })).toEqual({
-        status: 401,
+        status: 403,
         loads: [],
       });
     }

@@ -1,0 +1,72 @@
+import { FEATURE_COUNT } from './bench-bundle.ts';
+import { checkReply, type Arena, type Contender } from './contenders.ts';
+import type { Latency, LoadResult, Pace } from './load-jobs.ts';
+import type { BenchOptions } from './options.ts';
+import { familyOf } from './processor-time.ts';
+import { median, rotated } from './statistics.ts';
+
+/** One thing to measure, once a round. */
+export interface Entry {
+  readonly contender: Contender;
+  readonly pace: Pace;
+  readonly before?: () => Promise<void>;
+  readonly after?: () => Promise<void>;
+}
+
+/** One entry's results, one for each round, in the order of the rounds. */
+export class Series {
+  readonly results: LoadResult[] = [];
+
+  /** A latency percentile of every round, microseconds. */
+  latency(key: keyof Latency): (number | null)[] {
+    return this.results.map(({ latencyMicros }) => latencyMicros?.[key] ?? null);
+  }
+
+  rates(): number[] {
+    return this.results.map(({ ratePerSecond }) => ratePerSecond);
+  }
+
+  /** The median over the rounds, without those that have none. */
+  median(pick: (result: LoadResult) => number | null): number | null {
+    return median(this.results.map(pick).filter((one) => one !== null));
+  }
+}
+
+/** Runs every entry once a round, in rotated order, and after each round the model alone. */
+export async function runRounds(
+  arena: Arena,
+  entries: readonly Entry[],
+  options: BenchOptions,
+  compute: Series,
+): Promise<ReadonlyMap<Entry, Series>> {
+  const all = new Map(entries.map((entry) => [entry, new Series()]));
+  for (let round = 0; round < options.rounds; round++) {
+    process.stderr.write(`round ${round + 1} of ${options.rounds}\n`);
+    for (const entry of rotated(entries, round)) all.get(entry)?.results.push(await runEntry(arena, entry, options));
+    compute.results.push(await runModelAlone(arena, options));
+  }
+  return all;
+}
+
+async function runEntry(arena: Arena, { contender, pace, before, after }: Entry, options: BenchOptions): Promise<LoadResult> {
+  await before?.();
+  const { durationMillis, warmupMillis } = options;
+  const { endpoint } = contender;
+  const result = await arena.load.run({ task: 'load', endpoint, pace, durationMillis, warmupMillis, serverPids: familyOf(contender.pid) });
+  checkReply(contender, result.reply);
+  await after?.();
+  return result;
+}
+
+/** A quarter of a second is 20,000 runs: enough for a median. */
+const COMPUTE_MILLIS = 250;
+
+function runModelAlone(arena: Arena, { durationMillis }: BenchOptions): Promise<LoadResult> {
+  return arena.load.run({
+    task: 'compute',
+    modelFile: arena.model('mlp'),
+    inputName: 'features',
+    featureCount: FEATURE_COUNT,
+    durationMillis: Math.min(COMPUTE_MILLIS, durationMillis),
+  });
+}

@@ -1,0 +1,104 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll } from 'vitest';
+import { createBundle } from '../../agent/bundles/create.ts';
+import { readTestDataSet } from '../../agent/bundles/test-data.ts';
+import type { WireTensor } from '../../protocol/datatype.ts';
+import type { BundleSpec, Manifest, TensorSchema } from '../../protocol/manifest.ts';
+import { hasShared, sharedJson, sharedPath } from './shared.ts';
+import type { Tolerance } from './wire.ts';
+
+/** One case of ../shared/onnx-cases, as its case.json has it. */
+export interface OnnxCase extends Tolerance {
+  readonly case: string;
+  readonly group: 'vm' | 'onnx-backend' | 'negative';
+  readonly path: string;
+  /** 'ok' where onnxruntime 1.30 runs it on the CPU; absent in the groups that do not say. */
+  readonly ort130_status?: string;
+  readonly inputs: readonly { readonly name: string; readonly type?: string }[];
+  readonly outputs: readonly { readonly name: string; readonly type?: string }[];
+}
+
+/** The cases of a group; none where ../shared is missing. */
+export function onnxCases(group: OnnxCase['group']): OnnxCase[] {
+  if (!hasShared) return [];
+  return (sharedJson('onnx-cases/index.json') as OnnxCase[]).filter((one) => one.group === group);
+}
+
+export function modelPath(one: OnnxCase): string {
+  return sharedPath('onnx-cases', one.path, 'model.onnx');
+}
+
+/** The inputs of a case and the outputs it must give. */
+export function goldenOf(one: OnnxCase): { readonly inputs: readonly WireTensor[]; readonly outputs: readonly WireTensor[] } {
+  const names = (values: OnnxCase['inputs']): string[] => values.map(({ name }) => name);
+  return readTestDataSet(goldenPath(one), { inputs: names(one.inputs), outputs: names(one.outputs) });
+}
+
+function goldenPath(one: OnnxCase): string {
+  return sharedPath('onnx-cases', one.path, 'test_data_set_0');
+}
+
+/** A folder that is removed when all tests of the file, or of the describe block that asks for it, have ended. */
+export function sharedDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'setpoint-test-'));
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** Puts a bundle of a case into `folder`; `spec` adds to or replaces the smallest spec, that of kind 'tensors'. */
+export async function createCaseBundle(one: OnnxCase, folder: string, spec: Partial<BundleSpec> = {}): Promise<string> {
+  const file = `${folder}.spec.json`;
+  const { rtol, atol } = one;
+  mkdirSync(dirname(folder), { recursive: true });
+  writeFileSync(file, JSON.stringify({ name: one.case, version: '1', kind: 'tensors', tolerance: { rtol, atol }, ...spec }));
+  const output = { output: folder, file: null };
+  await createBundle({ model: modelPath(one), spec: file, golden: goldenPath(one), rows: null, external: [], ...output });
+  return folder;
+}
+
+export interface HandMadeBundle {
+  readonly name: string;
+  readonly model: Uint8Array;
+  readonly inputs: readonly TensorSchema[];
+  readonly outputs: readonly TensorSchema[];
+  /** Golden inputs and outputs; every file a bundle needs is there and every digest is right. */
+  readonly golden: { readonly inputs: readonly WireTensor[]; readonly outputs: readonly WireTensor[] };
+}
+
+/** Writes a bundle folder by hand: what `setpoint bundle create` would refuse to make, with nothing wrong around the model. */
+export function writeBundleByHand(folder: string, { name, model, inputs, outputs, golden }: HandMadeBundle): string {
+  const encode = (tensors: readonly WireTensor[]): object[] =>
+    tensors.map(({ bytes, ...head }) => ({ ...head, data: Buffer.from(bytes).toString('base64') }));
+  const cases = [{ inputs: encode(golden.inputs), outputs: encode(golden.outputs) }];
+  const files = new Map<string, Uint8Array>([
+    ['model.onnx', model],
+    ['golden.json', Buffer.from(JSON.stringify({ format: 'setpoint.golden.v1', cases }))],
+  ]);
+  const manifest: Manifest = {
+    format: 'setpoint.bundle.v1',
+    name,
+    version: '1',
+    kind: 'tensors',
+    roles: {},
+    guard: {},
+    lineage: {},
+    tolerance: { rtol: 1e-4, atol: 1e-5 },
+    domains: ['ai.onnx.ml'],
+    model: { path: 'model.onnx', externalData: [] },
+    golden: 'golden.json',
+    inputs: inputs.map((input) => ({ ...input, shape: [...input.shape] })),
+    outputs: outputs.map((output) => ({ ...output, shape: [...output.shape] })),
+    files: [...files].map(([path, bytes]) => ({
+      path,
+      size: bytes.byteLength,
+      sha256: createHash('sha256').update(bytes).digest('hex'),
+    })),
+  };
+  mkdirSync(folder, { recursive: true });
+  for (const [path, bytes] of files) writeFileSync(join(folder, path), bytes);
+  writeFileSync(join(folder, 'manifest.json'), JSON.stringify(manifest));
+  return folder;
+}
