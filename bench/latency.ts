@@ -145,7 +145,7 @@ function serviceTable(services: readonly ServiceSeries[], compute: Series): Tabl
       overModel: ratio(serviceMedian(service, 'p50Micros'), alone),
       count: service.times.reduce((sum, { count }) => sum + count, 0),
     })),
-    notes: ['"model alone" is the MLP run alone in this same run; the AVM graph itself costs about twice that'],
+    notes: ['"model alone" is the MLP run alone in this same run; the AVM graph alone costs more (1.3 to 1.9 times)'],
   };
 }
 

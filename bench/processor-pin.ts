@@ -4,8 +4,8 @@ import { familyOf } from './processor-time.ts';
 
 /**
  * One core for the server, another for the client. Left to itself, the scheduler now puts both on one core (a reply costs
- * a switch) and now on two (it costs waking a core, several times as much in a virtual machine), and the ratio to the
- * floor is drawn by lot.
+ * a switch) and now on two (it costs waking a core, several times as much in a virtual machine). It is not the default,
+ * because it makes the floor slower and so every ratio to it smaller; README.md has both series.
  */
 export const CORES = { server: 0, client: 1 } as const;
 

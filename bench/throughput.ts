@@ -68,6 +68,6 @@ function throughputTable({ inFlight, connections }: Scenario, rows: readonly Row
       ...latencyCells(series),
       ...shareCells(series),
     })),
-    notes: ["the floor's rate is the load generator's own ceiling: its share beside the agent must stay below its share beside the floor"],
+    notes: ["the load generator reaches at least the floor's rate; it limits the agent only where its share of a core comes near 100%"],
   };
 }

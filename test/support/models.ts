@@ -174,6 +174,20 @@ export function writeHugeBundle(folder: string, count: number): string {
   return folder;
 }
 
+/** y is x, `count` times, on a serving thread: a reply as large as is wanted. */
+export function writeWideBundle(folder: string, count: number): string {
+  const wide = model({
+    nodes: [{ op: 'Expand', inputs: ['x', 'size'], outputs: ['y'] }],
+    initializers: [int64s('size', [1], [count])],
+    inputs: [value(11, 'x', FLOAT, [1])],
+    outputs: [value(12, 'y', FLOAT, [count])],
+  });
+  const cases: GoldenCase[] = [{ inputs: [floats('x', [1], [2])], outputs: [floats('y', [count], Array<number>(count).fill(2))] }];
+  const manifest = { name: 'wide', outputs: [{ name: 'y', datatype: 'FP32', shape: [count] }] };
+  writeBundle(folder, tinyBundle({ model: wide, cases, manifest }));
+  return folder;
+}
+
 /** A copy of a bundle folder under another version, and so with another id. */
 export function copyBundle(from: string, to: string, version: string): string {
   cpSync(from, to, { recursive: true });
