@@ -70,19 +70,19 @@ const configSchema = z.strictObject({
 
 export type Config = z.infer<typeof configSchema>;
 
-/** Keys an environment variable may override, with the variable's name. */
-const OVERRIDES: readonly (readonly [string, readonly string[]])[] = [
-  ['SETPOINT_AGENT_ID', ['agentId']],
-  ['SETPOINT_DATA_DIR', ['dataDir']],
-  ['SETPOINT_LISTEN_HOST', ['listen', 'host']],
-  ['SETPOINT_LISTEN_PORT', ['listen', 'port']],
-  ['SETPOINT_THREADS', ['threads']],
-  ['SETPOINT_CONTROLLER_TOKEN', ['controllerToken']],
-  ['SETPOINT_DEFAULT_DEADLINE_MICROS', ['defaultDeadlineMicros']],
-  ['SETPOINT_INLINE_BUDGET_MICROS', ['inlineBudgetMicros']],
-  ['SETPOINT_BUNDLE_POLL_MILLIS', ['bundlePollMillis']],
-  ['SETPOINT_MAX_CONNECTIONS', ['maxConnections']],
-  ['SETPOINT_DRAIN_MILLIS', ['drainMillis']],
+/** Keys an environment variable may override, with the variable's name. A text stays text though it may look like a number. */
+const OVERRIDES: readonly (readonly [string, readonly string[], 'number' | 'text'])[] = [
+  ['SETPOINT_AGENT_ID', ['agentId'], 'text'],
+  ['SETPOINT_DATA_DIR', ['dataDir'], 'text'],
+  ['SETPOINT_LISTEN_HOST', ['listen', 'host'], 'text'],
+  ['SETPOINT_LISTEN_PORT', ['listen', 'port'], 'number'],
+  ['SETPOINT_THREADS', ['threads'], 'number'],
+  ['SETPOINT_CONTROLLER_TOKEN', ['controllerToken'], 'text'],
+  ['SETPOINT_DEFAULT_DEADLINE_MICROS', ['defaultDeadlineMicros'], 'number'],
+  ['SETPOINT_INLINE_BUDGET_MICROS', ['inlineBudgetMicros'], 'number'],
+  ['SETPOINT_BUNDLE_POLL_MILLIS', ['bundlePollMillis'], 'number'],
+  ['SETPOINT_MAX_CONNECTIONS', ['maxConnections'], 'number'],
+  ['SETPOINT_DRAIN_MILLIS', ['drainMillis'], 'number'],
 ];
 
 export const OVERRIDE_NAMES = OVERRIDES.map(([variable]) => variable);
@@ -115,19 +115,13 @@ export function parseConfig(
   try {
     value = parseYaml(text) ?? {};
   } catch (cause) {
-    throw new SetpointError('invalid_config', `Cannot read ${source}: it is not YAML: ${messageOf(cause)}`, { cause });
+    // The lines after the first show the text around the defect, which may be a secret.
+    const [why] = messageOf(cause).split('\n');
+    throw new SetpointError('invalid_config', `Cannot read ${source}: it is not YAML: ${why?.replace(/:$/, '')}`, { cause });
   }
-  const result = configSchema.safeParse(overridden(value, environment));
-  if (!result.success) {
-    const issue = result.error.issues[0];
-    const key = issue?.path.join('.') || '(top level)';
-    const found = JSON.stringify(valueAt(value, issue?.path ?? []));
-    throw new SetpointError(
-      'invalid_config',
-      `Cannot accept ${source}: ${key}: ${issue?.message ?? 'is wrong'}: value found is ${found ?? 'nothing'}`,
-      { field: key },
-    );
-  }
+  const given = overridden(value, environment);
+  const result = configSchema.safeParse(given);
+  if (!result.success) throw refusal(result.error.issues[0], given, source);
   const { slots, dataDir, ...rest } = result.data;
   return {
     ...rest,
@@ -136,13 +130,35 @@ export function parseConfig(
   };
 }
 
+function refusal(issue: z.core.$ZodIssue | undefined, given: unknown, source: string): SetpointError {
+  const unknownKeys = issue?.code === 'unrecognized_keys' ? issue.keys.slice(0, 1) : [];
+  const path = [...(issue?.path ?? []), ...unknownKeys];
+  const key = path.join('.') || '(top level)';
+  let why = issue?.message ?? 'is wrong';
+  if (unknownKeys.length > 0) why = 'there is no such key';
+  else if (issue?.code === 'invalid_key') why = issue.issues[0]?.message ?? why;
+  // The value of a misspelt key may be a secret, too.
+  const isSecret = unknownKeys.length > 0 || path.includes('controllerToken');
+  const found = foundText(valueAt(given, path), isSecret);
+  return new SetpointError('invalid_config', `Cannot accept ${source}: ${key}: ${why}: value found is ${found}`, { field: key });
+}
+
+/** A value for a message: never a secret, and never a whole section, which may hold one. */
+function foundText(found: unknown, isSecret: boolean): string {
+  if (found === undefined) return 'nothing';
+  if (Array.isArray(found)) return 'a list';
+  if (typeof found === 'object' && found !== null) return 'a section';
+  if (typeof found === 'string' && isSecret) return `a text of ${found.length} characters`;
+  return typeof found === 'number' ? found.toString() : JSON.stringify(found);
+}
+
 function overridden(value: unknown, environment: Readonly<Record<string, string | undefined>>): unknown {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
   const copy = structuredClone(value) as Record<string, unknown>;
-  for (const [variable, path] of OVERRIDES) {
+  for (const [variable, path, form] of OVERRIDES) {
     const text = environment[variable];
     if (text === undefined || text === '') continue;
-    setAt(copy, path, /^-?\d+$/.test(text) ? Number(text) : text);
+    setAt(copy, path, form === 'number' && /^-?\d+$/.test(text) ? Number(text) : text);
   }
   return copy;
 }

@@ -1,5 +1,5 @@
 /** One line an event on stderr: time, level, event, then key=value pairs (logfmt), readable by people and by collectors. */
-export type Level = 'info' | 'warn' | 'error';
+type Level = 'info' | 'warn' | 'error';
 
 export interface Log {
   (level: Level, event: string, fields?: Readonly<Record<string, string | number | boolean | null>>): void;
@@ -20,6 +20,11 @@ export function formatLine(
   return `${time.toISOString()} ${level.padEnd(5)} ${event}${pairs.join('')}`;
 }
 
+/**
+ * A value that is plain stands as it is, any other as JSON. Control characters are always escaped: what a peer sent must
+ * neither start a line of its own nor steer the terminal that shows it.
+ */
 function quoted(value: string): string {
-  return /^[^\s"=]+$/.test(value) ? value : JSON.stringify(value);
+  if (/^[^\s"=\p{Cc}]+$/u.test(value)) return value;
+  return JSON.stringify(value).replaceAll(/\p{Cc}|[\u2028\u2029]/gu, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 
-export const COMMANDS = ['latency', 'throughput', 'peers', 'check'] as const;
+const COMMANDS = ['latency', 'throughput', 'peers', 'check'] as const;
 export type Command = (typeof COMMANDS)[number];
 
 export interface BenchOptions {

@@ -20,7 +20,7 @@ export interface ServerProcess {
   stop(): Promise<void>;
 }
 
-export function forkFile(file: string, args: readonly string[]): ChildProcess {
+function forkFile(file: string, args: readonly string[]): ChildProcess {
   return fork(resolve(import.meta.dirname, file), [...args], { env: ENVIRONMENT, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
 }
 

@@ -1,5 +1,5 @@
 /** First window of the reconnect delay, milliseconds: long enough not to spin, short enough not to be felt. */
-export const BACKOFF_BASE_MILLIS = 100;
+const BACKOFF_BASE_MILLIS = 100;
 
 /** Widest window, milliseconds: a returned agent is found within 10 s, and 1,000 controllers then ask 200 times a second. */
 export const BACKOFF_CAP_MILLIS = 10_000;

@@ -15,7 +15,7 @@ export interface ClientOptions {
   readonly environment?: Partial<ClientEnvironment>;
 }
 
-export interface LocalFallback {
+interface LocalFallback {
   readonly value?: number | null;
   readonly correction?: number | null;
 }
@@ -34,7 +34,7 @@ export interface PredictOptions {
 /** disconnected: no agent. timeout: no answer in time. refused: the agent, or a limit, refused the request. */
 export type LocalCause = 'disconnected' | 'timeout' | 'refused';
 
-export interface AgentAnswer {
+interface AgentAnswer {
   readonly source: 'agent';
   readonly value: number | null;
   readonly correction: number | null;
@@ -42,7 +42,7 @@ export interface AgentAnswer {
   readonly decision: DecisionFrame;
 }
 
-export interface LocalAnswer {
+interface LocalAnswer {
   readonly source: 'local';
   readonly value: number | null;
   readonly correction: number | null;

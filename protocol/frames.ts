@@ -88,7 +88,7 @@ export interface HelloFrame {
   readonly token: string | null;
 }
 
-export interface WelcomeLimits {
+interface WelcomeLimits {
   readonly maxFrameBytes: number;
   readonly maxInFlight: number;
   /** Applied when a request asks for deadline 0, microseconds. */

@@ -135,7 +135,7 @@ const fileSchema = z.strictObject({
   sha256: z.string().regex(/^[0-9a-f]{64}$/, { message: 'must be 64 lower-case hexadecimal digits' }),
 });
 
-export const SLOT_KINDS = ['prediction', 'correction', 'prediction+correction', 'tensors'] as const;
+const SLOT_KINDS = ['prediction', 'correction', 'prediction+correction', 'tensors'] as const;
 
 /** What an operator writes (`--spec`): the manifest without what the tool finds out itself. */
 export const bundleSpecSchema = z.strictObject({
@@ -244,6 +244,31 @@ export function parseBundleSpec(value: unknown, source: string): BundleSpec {
   return checkedBy(bundleSpecSchema, value, source);
 }
 
+/** What a role needs to know of an output. */
+type OutputDescription = Pick<TensorSchema, 'name' | 'datatype'> & { readonly shape: readonly number[] };
+
+/**
+ * The role outputs a model cannot answer with: each must be FP32 or FP64 with one element a row, since a decision is one
+ * number. Returns the first defect as {path, message}, or null.
+ */
+export function findUnfitRole({ roles }: BundleSpec, outputs: readonly OutputDescription[]): { path: string; message: string } | null {
+  for (const [role, given] of Object.entries(roles)) {
+    if (given === undefined) continue;
+    const path = `roles.${role}.output`;
+    const output = outputs.find((one) => one.name === given.output);
+    if (output === undefined) {
+      return { path, message: `'${given.output}' is no output of the model; ${outputs.map((one) => one.name).join(', ')} are` };
+    }
+    const row = output.shape[0] === -1 ? output.shape.slice(1) : output.shape;
+    const isOneNumber = (output.datatype === 'FP32' || output.datatype === 'FP64') && row.every((dimension) => dimension === 1);
+    if (!isOneNumber) {
+      const found = `${output.datatype} [${output.shape.join(', ')}]`;
+      return { path, message: `must be FP32 or FP64 with one element a row: '${given.output}' is ${found}` };
+    }
+  }
+  return null;
+}
+
 function checkedBy<Schema extends typeof manifestSchema | typeof bundleSpecSchema>(
   schema: Schema,
   value: unknown,
@@ -255,11 +280,14 @@ function checkedBy<Schema extends typeof manifestSchema | typeof bundleSpecSchem
     const path = issue?.path.join('.') || '(top level)';
     throw new SetpointError('invalid_bundle', `Cannot accept ${source}: ${path}: ${issue?.message ?? 'is wrong'}`, { field: path });
   }
-  const contradiction = findContradiction(result.data);
-  if (contradiction !== null) {
-    throw new SetpointError('invalid_bundle', `Cannot accept ${source}: ${contradiction.path} ${contradiction.message}`, {
-      field: contradiction.path,
-    });
+  const checked: BundleSpec | Manifest = result.data;
+  const defect = findContradiction(checked) ?? (isManifest(checked) ? findUnfitRole(checked, checked.outputs) : null);
+  if (defect !== null) {
+    throw new SetpointError('invalid_bundle', `Cannot accept ${source}: ${defect.path} ${defect.message}`, { field: defect.path });
   }
   return result.data as z.infer<Schema>;
+}
+
+function isManifest(checked: BundleSpec | Manifest): checked is Manifest {
+  return 'format' in checked;
 }

@@ -13,7 +13,7 @@ export interface ArchivedFile {
 
 const BLOCK = 512;
 /** The name field of a ustar header. */
-export const MAX_ARCHIVED_PATH = 100;
+const MAX_ARCHIVED_PATH = 100;
 /** createTar rounds up to this record, and leaves out the end marker where the files fill it. */
 const RECORD = 20 * BLOCK;
 const ATTRIBUTES = { mtime: 0, uid: 0, gid: 0, mode: '644' };

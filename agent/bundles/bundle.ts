@@ -24,9 +24,9 @@ export interface Bundle {
 }
 
 /** Largest single-file bundle, bytes: one model at its limit with golden vectors; reading holds it three times in memory. */
-export const MAX_ARCHIVE_BYTES = BUNDLE_LIMITS.fileBytes + 64 * 1024 * 1024;
+const MAX_ARCHIVE_BYTES = BUNDLE_LIMITS.fileBytes + 64 * 1024 * 1024;
 /** All files of a bundle together, bytes: the model and its external data at their limit. */
-export const MAX_BUNDLE_BYTES = 2 * BUNDLE_LIMITS.fileBytes;
+const MAX_BUNDLE_BYTES = 2 * BUNDLE_LIMITS.fileBytes;
 /** The listed files and the manifest. */
 const MAX_FILES = BUNDLE_LIMITS.files + 1;
 

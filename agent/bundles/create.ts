@@ -2,7 +2,16 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { parse as parseYaml } from 'yaml';
 import { messageOf, SetpointError } from '../../protocol/errors.ts';
-import { BUNDLE_LIMITS, MANIFEST_FILE, MANIFEST_FORMAT, parseBundleSpec, type BundleSpec, type Manifest } from '../../protocol/manifest.ts';
+import {
+  BUNDLE_LIMITS,
+  findUnfitRole,
+  MANIFEST_FILE,
+  MANIFEST_FORMAT,
+  parseBundleSpec,
+  type BundleSpec,
+  type Manifest,
+} from '../../protocol/manifest.ts';
+import { compilePolicy } from '../guard/policy.ts';
 import { assembleBundle, packBundle, sha256, writeBundle, type Bundle } from './bundle.ts';
 import { readBounded } from './disk.ts';
 import { formatGolden, type GoldenCase } from './golden.ts';
@@ -67,6 +76,8 @@ export async function createBundle(request: CreateRequest): Promise<CreateResult
   files.set(GOLDEN_FILE, formatGolden(cases));
   const manifestBytes = formatManifest(spec, model, files, externalData);
   const bundle = assembleBundle(manifestBytes, files, request.output);
+  // Limits that contradict each other are told here, not when an agent refuses the bundle.
+  compilePolicy(bundle.manifest);
   const wasWritten = writeBundle(request.output, bundle);
   if (request.file !== null) packBundle(bundle, request.file);
   return { bundle, wasWritten, goldenSource: source, goldenCases: cases.length, goldenMaxDifference };
@@ -120,12 +131,8 @@ function tensorSchemaOf(value: OnnxValue): RowInput {
 }
 
 function checkSpec(spec: BundleSpec, model: OnnxModel, inputs: readonly RowInput[]): void {
-  const names = model.outputs.map(({ name }) => name);
-  for (const [role, given] of Object.entries(spec.roles)) {
-    if (given !== undefined && !names.includes(given.output)) {
-      refuseSpec(`roles.${role}.output`, `'${given.output}' is no output of the model; ${names.join(', ')} are`);
-    }
-  }
+  const unfit = findUnfitRole(spec, model.outputs.map(tensorSchemaOf));
+  if (unfit !== null) refuseSpec(unfit.path, unfit.message);
   if (spec.features === undefined) return;
   const input = featureInput(inputs);
   if (input === null) refuseSpec('features', 'the model has no float input to take them');

@@ -6,7 +6,7 @@ import { elementCount } from '../infer/tensor.ts';
 import { describeDifference } from './tensor-compare.ts';
 
 /** Golden vectors: inputs of a model and the outputs it must give, kept in the bundle. Pure. */
-export const GOLDEN_FORMAT = 'setpoint.golden.v1';
+const GOLDEN_FORMAT = 'setpoint.golden.v1';
 
 /** 64 cases of a 1 MiB frame in base64 are 90 MB; real ones are a few kilobytes. */
 export const GOLDEN_LIMITS = { bytes: 64 * 1024 * 1024, cases: 64 } as const;

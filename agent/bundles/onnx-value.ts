@@ -3,7 +3,7 @@ import { DATATYPE_BY_CODE, elementTypeName } from './onnx-types.ts';
 import type { ProtobufReader } from './protobuf-reader.ts';
 
 /** Inputs and outputs of a model: ValueInfoProto, TypeProto and TensorShapeProto of onnx.proto. Pure. */
-export type ValueKind = 'tensor' | 'sparse-tensor' | 'sequence' | 'map' | 'optional' | 'opaque' | 'none';
+type ValueKind = 'tensor' | 'sparse-tensor' | 'sequence' | 'map' | 'optional' | 'opaque' | 'none';
 
 export interface OnnxValue {
   readonly name: string;

@@ -7,13 +7,13 @@ import { SetpointError } from '../../protocol/errors.ts';
  * Stricter than protobuf asks: groups are refused (ONNX has none), and a known field of another wire type is an error and
  * not an unknown field, so that this reader and the engine's cannot see two different models in the same bytes.
  */
-export const WIRE = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
+const WIRE = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
 
 /**
  * Most fields read from one file. proto2 writes each number of a tree ensemble as a field of its own, about 9 for a tree node:
  * 64 million fields are 7 million tree nodes, and take this reader 1.6 s.
  */
-export const MAX_FIELDS = 64_000_000;
+const MAX_FIELDS = 64_000_000;
 
 /** Shared by all readers of one file, so that nesting does not multiply the limit. */
 export interface FieldBudget {

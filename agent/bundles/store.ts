@@ -29,7 +29,7 @@ export interface StoredEntry {
 const BUNDLE_ID = /^[0-9a-f]{64}$/;
 const MAX_REPORT_BYTES = 64 * 1024;
 /** 150 slots with an active, a previous, a shadow and a fallback bundle are 600; several sites' worth is the limit. */
-export const MAX_STORED_BUNDLES = 4096;
+const MAX_STORED_BUNDLES = 4096;
 
 export type Vet = (bundle: Bundle, options: Partial<VetOptions>) => Promise<VetReport>;
 

@@ -53,7 +53,7 @@ function compareFloats(got: WireTensor, want: WireTensor, rtol: number, atol: nu
 }
 
 /** Reads element `index` of a float tensor as a number. */
-export function floatReader(tensor: WireTensor): (index: number) => number {
+function floatReader(tensor: WireTensor): (index: number) => number {
   const { bytes } = tensor;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (tensor.datatype === 'FP64') return (index) => view.getFloat64(index * 8, true);

@@ -7,7 +7,7 @@ import { vetMeasurementSchema } from './vet-report.ts';
  * What the parent and the vet process say to each other: one request on standard input (uint32 length of a JSON header, the
  * header, then the files it names one after the other), and lines of JSON on standard output. Pure.
  */
-export const VET_STAGES = ['start', 'load', 'declaration', 'golden', 'extremes', 'batch', 'timing', 'run'] as const;
+const VET_STAGES = ['start', 'load', 'declaration', 'golden', 'extremes', 'batch', 'timing', 'run'] as const;
 export type VetStage = (typeof VET_STAGES)[number];
 
 const tensorsSchema = z.array(

@@ -30,7 +30,6 @@ const vetReportSchema = vetMeasurementSchema.extend({
   vettedAtMillis: count,
 });
 
-export type VetMeasurement = z.infer<typeof vetMeasurementSchema>;
 export type VetReport = Readonly<z.infer<typeof vetReportSchema>>;
 export type Lane = VetReport['lane'];
 

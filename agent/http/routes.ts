@@ -101,6 +101,12 @@ function health(isWell: boolean, state: object, message: string): HttpReply {
 }
 
 /** @throws SetpointError unknown_slot or unknown_version */
+/** A slot without a bundle declares no tensors: nothing in the request can be judged, and the same request may do later. */
+function rejectAbsence({ name, versions }: ModelDescription): void {
+  if (versions.length > 0) return;
+  throw new SetpointError('not_ready', `Cannot infer: slot ${found(name)} has no active bundle`, { field: 'model' });
+}
+
 function describedModel(
   target: { readonly model: string; readonly version: string | null },
   services: InferenceServices,
@@ -125,6 +131,7 @@ function describedModel(
 function infer(target: InferTarget, request: HttpRequest, services: InferenceServices, respond: Respond): void {
   const parsed = attempt(() => {
     const description = describedModel(target, services);
+    rejectAbsence(description);
     rejectEncoding(request);
     return parseInferenceRequest(request.body, request.headers('inference-header-content-length'), description);
   });

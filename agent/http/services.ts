@@ -99,7 +99,7 @@ export interface DurationStatistic {
   readonly totalNanos: number;
 }
 
-export interface BatchStatistic {
+interface BatchStatistic {
   /** Rows in one run of the model. */
   readonly batchSize: number;
   readonly computeInput: DurationStatistic;

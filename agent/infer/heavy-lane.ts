@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import { SetpointError } from '../../protocol/errors.ts';
 import { encodeMessage, type HeavyResult, MessageReader } from './heavy-messages.ts';
 import type { OrtTensors } from './session.ts';
 
@@ -6,8 +7,8 @@ import type { OrtTensors } from './session.ts';
 export interface HeavyCall {
   readonly bundleId: string;
   readonly onResult: (outputs: OrtTensors) => void;
-  /** The model threw, the process died, or there is none. `isCrash` when the process died during the run. */
-  readonly onFailure: (message: string, isCrash: boolean) => void;
+  /** invalid_field: the model threw. not_ready: the process died, or there is none. `isCrash` when it died during the run. */
+  readonly onFailure: (error: SetpointError, isCrash: boolean) => void;
 }
 
 /** A serving thread's end of the heavy lane: bounded, and never waiting for a process that is not there. */
@@ -61,12 +62,13 @@ export class HeavyLane {
 
   run(bundleId: string, directory: string, feeds: OrtTensors, call: HeavyCall): void {
     if (this.#socket === null || !this.#isConnected) {
-      call.onFailure('the heavy process is not running', false);
+      call.onFailure(new SetpointError('not_ready', 'Cannot run the model: the heavy process is not running'), false);
       return;
     }
     const id = this.#nextId++;
+    const message = encodeMessage({ id, bundleId, directory, feeds });
     this.#calls.set(id, call);
-    this.#socket.write(encodeMessage({ id, bundleId, directory, feeds }));
+    this.#socket.write(message);
   }
 
   close(): void {
@@ -80,7 +82,7 @@ export class HeavyLane {
     this.#calls.delete(result.id);
     if (call === undefined) return;
     if ('outputs' in result) call.onResult(result.outputs);
-    else call.onFailure(result.error, false);
+    else call.onFailure(new SetpointError('invalid_field', `Cannot run the model: ${result.error}`, { field: 'features' }), false);
   }
 
   #lose(): void {
@@ -88,6 +90,7 @@ export class HeavyLane {
     this.#isConnected = false;
     const lost = [...this.#calls.values()];
     this.#calls.clear();
-    for (const call of lost) call.onFailure('the heavy process ended during the run', true);
+    for (const call of lost)
+      call.onFailure(new SetpointError('not_ready', 'Cannot run the model: the heavy process ended meanwhile'), true);
   }
 }

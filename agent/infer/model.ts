@@ -1,6 +1,7 @@
 import { DATATYPES, type WireTensor } from '../../protocol/datatype.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { Manifest } from '../../protocol/manifest.ts';
+import { float16ToNumber } from '../bundles/tensor-compare.ts';
 import { type ExternalFile, openSession, type OrtTensor, type OrtTensors, type Session } from './session.ts';
 import { elementCount, toOrtTensor } from './tensor.ts';
 
@@ -105,7 +106,8 @@ export function outputNumber(outputs: OrtTensors, name: string | undefined, row:
   const { data } = tensor;
   const perRow = data.length / rows;
   const value = data[row * perRow];
-  return value === undefined || perRow < 1 ? Number.NaN : Number(value);
+  if (value === undefined || perRow < 1) return Number.NaN;
+  return tensor.type === 'float16' ? float16ToNumber(Number(value)) : Number(value);
 }
 
 /** Row `row` of an output whose first axis counts `rows` rows, as a tensor of one row; the tensor itself when it does not. */
@@ -117,8 +119,23 @@ export function outputRow(tensor: OrtTensor, row: number, rows: number): OrtTens
   return { type: tensor.type, data, dims, location: 'cpu' };
 }
 
-/** A tensor of one row cut from a tensor whose first axis counts rows. Bytes are a view. */
-export function tensorRow(tensor: WireTensor, row: number, rows: number): WireTensor {
-  const bytesPerRow = (elementCount(tensor.shape) / rows) * DATATYPES[tensor.datatype].bytes;
-  return { ...tensor, shape: [1, ...tensor.shape.slice(1)], bytes: tensor.bytes.subarray(row * bytesPerRow, (row + 1) * bytesPerRow) };
+/** Cuts a tensor whose first axis counts rows into tensors of one row each. Bytes are views. */
+export function tensorRows(tensor: WireTensor, rows: number): WireTensor[] {
+  const { datatype, bytes } = tensor;
+  const shape = [1, ...tensor.shape.slice(1)];
+  const elementsPerRow = elementCount(shape);
+  let at = 0;
+  return Array.from({ length: rows }, () => {
+    const start = at;
+    at = datatype === 'BYTES' ? stringsEnd(bytes, start, elementsPerRow) : start + elementsPerRow * DATATYPES[datatype].bytes;
+    return { ...tensor, shape, bytes: bytes.subarray(start, at) };
+  });
+}
+
+/** Where `count` BYTES elements from `start` on end: each is a uint32 length and that many bytes. */
+function stringsEnd(bytes: Uint8Array, start: number, count: number): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let at = start;
+  for (let element = 0; element < count; element++) at += 4 + view.getUint32(at, true);
+  return at;
 }

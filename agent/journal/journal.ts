@@ -1,29 +1,9 @@
-import {
-  closeSync,
-  existsSync,
-  fdatasync,
-  fdatasyncSync,
-  fsyncSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  renameSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, fdatasync, fdatasyncSync, ftruncateSync, writeSync } from 'node:fs';
 import { assert, messageOf, SetpointError } from '../../protocol/errors.ts';
-import { scanJournal } from './reader.ts';
-import {
-  encodeFileHeader,
-  encodeRecord,
-  FILE_HEADER_BYTES,
-  MAX_RECORD_BYTES,
-  RECORD_HEADER_BYTES,
-  RecordBuffer,
-  recordStride,
-  type RecordKind,
-} from './record.ts';
+import { openJournal, type StreamFile } from './open.ts';
+import { encodeRecord, MAX_RECORD_BYTES, RecordBuffer, recordStride, type RecordKind } from './record.ts';
+
+export { journalPath } from './open.ts';
 
 /** Room for one turn: 1,024 requests of 600 bytes with their decisions fit without a second write. */
 const TURN_BUFFER_BYTES = 1024 * 1024;
@@ -31,18 +11,9 @@ const TURN_BUFFER_BYTES = 1024 * 1024;
 /** Loss window of a power cut, milliseconds. `kill -9` loses nothing whatever this is. */
 const SYNC_INTERVAL_MILLIS = 10;
 
-export interface JournalOptions {
-  readonly directory: string;
-  readonly stream: number;
-  /** Random 64 bits that name a new journal. */
-  readonly newEpoch: () => bigint;
-  /** Told when a background fdatasync fails; the next commit() fails too. */
+export interface JournalOptions extends StreamFile {
+  /** Told when a background fdatasync fails; every commit() from then on fails, too. */
   readonly onSyncFailure: (error: SetpointError) => void;
-}
-
-/** The file of a stream, by its number. */
-export function journalPath(directory: string, stream: number): string {
-  return join(directory, `stream-${stream}.journal`);
 }
 
 /**
@@ -57,35 +28,22 @@ export class Journal {
   #used = 0;
   #offset: number;
   #nextSequence: number;
+  /** A write failed and what it left behind the last whole record could not be cut off yet. */
+  #hasTornTail = false;
   #unsynced = false;
   #syncTimer: NodeJS.Timeout | null = null;
   #syncFailure: SetpointError | null = null;
   #writeFailure: SetpointError | null = null;
   #isClosed = false;
 
-  /**
-   * Opens the stream's file, cutting a torn tail (a write that a crash interrupted was never answered) and setting a
-   * damaged file aside under a new name, never overwriting it.
-   */
+  /** Opens the stream's file, as openJournal says. */
   constructor(options: JournalOptions) {
     this.#options = options;
     this.stream = options.stream;
-    mkdirSync(options.directory, { recursive: true });
-    const path = journalPath(options.directory, options.stream);
-    let hiddenRecords = 0;
-    const scan = existsSync(path) ? scanJournal(path, 0, () => {}) : null;
-    if (existsSync(path) && (scan === null || scan.tail === 'damaged' || scan.stream !== options.stream)) {
-      // What follows the damage may hold this many records: counting goes on above them, so that no number is given twice.
-      hiddenRecords = Math.ceil((statSync(path).size - (scan?.endOffset ?? 0)) / RECORD_HEADER_BYTES);
-      renameSync(path, `${path}.damaged-${options.newEpoch().toString(16)}`);
-    }
-    const isNew = scan === null || scan.tail === 'damaged' || scan.stream !== options.stream;
-    this.#nextSequence = (scan?.lastSequence ?? 0) + 1 + hiddenRecords;
-    this.#descriptor = openSync(path, isNew ? 'w' : 'r+', 0o640);
-    this.#offset = isNew ? FILE_HEADER_BYTES : scan.endOffset;
-    if (isNew) writeSync(this.#descriptor, encodeFileHeader(options.stream, options.newEpoch()), 0, FILE_HEADER_BYTES, 0);
-    ftruncateSync(this.#descriptor, this.#offset);
-    fsyncSync(this.#descriptor);
+    const { descriptor, offset, nextSequence } = openJournal(options);
+    this.#descriptor = descriptor;
+    this.#offset = offset;
+    this.#nextSequence = nextSequence;
   }
 
   /** The number that the next appended record gets. */
@@ -130,6 +88,7 @@ export class Journal {
     this.#used = 0;
     if (length === 0 || this.#writeFailure !== null) return;
     try {
+      this.#cutTornTail();
       let written = 0;
       while (written < length) {
         written += writeSync(this.#descriptor, this.#buffer.bytes, written, length - written, this.#offset + written);
@@ -137,11 +96,25 @@ export class Journal {
       this.#offset += length;
       this.#unsynced = true;
     } catch (cause) {
-      this.#writeFailure = new SetpointError('journal_failed', `Cannot write the journal of stream ${this.stream}: ${messageOf(cause)}`, {
-        cause,
-      });
-      ftruncateSync(this.#descriptor, this.#offset);
+      this.#writeFailure = this.#failure('write', cause);
+      this.#hasTornTail = true;
+      try {
+        this.#cutTornTail();
+      } catch {
+        // The tail stays marked: the next write cuts it first, or fails for the same reason.
+      }
     }
+  }
+
+  /** Cuts off what a failed write left behind the last whole record. */
+  #cutTornTail(): void {
+    if (!this.#hasTornTail) return;
+    ftruncateSync(this.#descriptor, this.#offset);
+    this.#hasTornTail = false;
+  }
+
+  #failure(action: string, cause: unknown): SetpointError {
+    return new SetpointError('journal_failed', `Cannot ${action} the journal of stream ${this.stream}: ${messageOf(cause)}`, { cause });
   }
 
   readonly #sync = (): void => {
@@ -151,9 +124,7 @@ export class Journal {
       if (this.#isClosed) return;
       if (error !== null) {
         // After a failed fdatasync the kernel may have dropped the pages: nothing later on this file may be trusted.
-        this.#syncFailure = new SetpointError('journal_failed', `Cannot sync the journal of stream ${this.stream}: ${error.message}`, {
-          cause: error,
-        });
+        this.#syncFailure = this.#failure('sync', error);
         this.#options.onSyncFailure(this.#syncFailure);
       } else if (this.#unsynced) {
         this.#syncTimer = setTimeout(this.#sync, SYNC_INTERVAL_MILLIS).unref();
@@ -161,12 +132,20 @@ export class Journal {
     });
   };
 
-  /** Writes and syncs everything, then closes the file. */
+  /**
+   * Writes and syncs everything, then closes the file, whatever fails before.
+   * @throws SetpointError journal_failed
+   */
   close(): void {
-    this.commit();
-    this.#isClosed = true;
-    if (this.#syncTimer !== null) clearTimeout(this.#syncTimer);
-    fdatasyncSync(this.#descriptor);
-    closeSync(this.#descriptor);
+    try {
+      this.commit();
+      fdatasyncSync(this.#descriptor);
+    } catch (cause) {
+      throw cause instanceof SetpointError ? cause : this.#failure('sync', cause);
+    } finally {
+      this.#isClosed = true;
+      if (this.#syncTimer !== null) clearTimeout(this.#syncTimer);
+      closeSync(this.#descriptor);
+    }
   }
 }

@@ -1,17 +1,18 @@
 import { closeSync, openSync, readSync } from 'node:fs';
-import { decodeFileHeader, decodeRecord, FILE_HEADER_BYTES, type JournalRecord, MAX_RECORD_BYTES } from './record.ts';
+import { decodeFileHeader, decodeRecord, FILE_HEADER_BYTES, type FileHeader, type JournalRecord, MAX_RECORD_BYTES } from './record.ts';
 
 const CHUNK_BYTES = 1024 * 1024;
 
-export interface JournalScan {
-  readonly stream: number;
-  readonly epoch: bigint;
+export interface RecordScan {
   /** Where the last whole record ends; bytes beyond it are a torn or damaged tail. */
   readonly endOffset: number;
+  /** Number of the last record that was read, 0 when there was none. */
   readonly lastSequence: number;
   /** What follows endOffset: nothing, the start of a record, or bytes that are no record. */
   readonly tail: 'clean' | 'torn' | 'damaged';
 }
+
+export type JournalScan = FileHeader & RecordScan;
 
 /**
  * Reads a journal file from `fromOffset` (0 for the start) to its last whole record, calling `visit` for each.
@@ -30,11 +31,17 @@ export function scanJournal(path: string, fromOffset: number, visit: (record: Jo
   }
 }
 
-function scanRecords(
-  descriptor: number,
-  fromOffset: number,
-  visit: (record: JournalRecord, offset: number) => void,
-): Pick<JournalScan, 'endOffset' | 'lastSequence' | 'tail'> {
+/** The records of a file whose header cannot be read: what it says about the numbers that were given. */
+export function scanWithoutHeader(path: string): RecordScan {
+  const descriptor = openSync(path, 'r');
+  try {
+    return scanRecords(descriptor, FILE_HEADER_BYTES, () => {});
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function scanRecords(descriptor: number, fromOffset: number, visit: (record: JournalRecord, offset: number) => void): RecordScan {
   let buffer = new Uint8Array(CHUNK_BYTES);
   let filled = 0;
   let at = 0;

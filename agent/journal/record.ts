@@ -26,23 +26,33 @@ export interface JournalRecord {
   readonly stride: number;
 }
 
-/** Header: magic 8, stream u32, 0 u32, epoch u64 (random, tells a new journal from an older one), 0 u32, CRC-32C u32. */
-export function encodeFileHeader(stream: number, epoch: bigint): Uint8Array {
+/** What the head of a journal file says. */
+export interface FileHeader {
+  readonly stream: number;
+  /** Random; tells a new journal from an older one. */
+  readonly epoch: bigint;
+  /** No record of this file has a lower number: what a file without records goes on from. */
+  readonly firstSequence: number;
+}
+
+/** Header: magic 8, epoch u64, first sequence u64, stream u32, CRC-32C u32 over everything before it. */
+export function encodeFileHeader({ stream, epoch, firstSequence }: FileHeader): Uint8Array {
   const bytes = new Uint8Array(FILE_HEADER_BYTES);
   const view = new DataView(bytes.buffer);
   bytes.set(MAGIC);
-  view.setUint32(8, stream, true);
-  view.setBigUint64(16, epoch, true);
+  view.setBigUint64(8, epoch, true);
+  setUint53(view, 16, firstSequence);
+  view.setUint32(24, stream, true);
   view.setUint32(28, crc32c(bytes, 0, 28), true);
   return bytes;
 }
 
-/** The stream and epoch of a journal file, or null when these bytes do not start one. */
-export function decodeFileHeader(bytes: Uint8Array): { stream: number; epoch: bigint } | null {
+/** The header of a journal file, or null when these bytes do not start one. */
+export function decodeFileHeader(bytes: Uint8Array): FileHeader | null {
   if (bytes.byteLength < FILE_HEADER_BYTES) return null;
   const view = new DataView(bytes.buffer, bytes.byteOffset, FILE_HEADER_BYTES);
   if (MAGIC.some((byte, at) => bytes[at] !== byte) || view.getUint32(28, true) !== crc32c(bytes, 0, 28)) return null;
-  return { stream: view.getUint32(8, true), epoch: view.getBigUint64(16, true) };
+  return { epoch: view.getBigUint64(8, true), firstSequence: getUint53(view, 16), stream: view.getUint32(24, true) };
 }
 
 /** Memory that records are written into, with the views that writing needs. Its length is a multiple of 4. */
@@ -62,7 +72,7 @@ export class RecordBuffer {
  * Writes a record at `at`, a multiple of 4, and returns where the next one goes. The caller has made sure of
  * recordStride(...) bytes of room.
  * Header: size u32 (without padding), CRC-32C u32 over everything after it, sequence u64, time u64 (microseconds),
- * kind u32, request length u32; then the request, the reply, and zeros up to a multiple of 4.
+ * kind u16, size check u16, request length u32; then the request, the reply, and zeros up to a multiple of 4.
  */
 export function encodeRecord(
   buffer: RecordBuffer,
@@ -79,7 +89,8 @@ export function encodeRecord(
   view.setUint32(at, end - at, true);
   setUint53(view, at + 8, sequence);
   setUint53(view, at + 16, timeMicros);
-  view.setUint32(at + 24, kind, true);
+  view.setUint16(at + 24, kind, true);
+  view.setUint16(at + 26, sizeCheck(end - at), true);
   view.setUint32(at + 28, request.byteLength, true);
   bytes.set(request, requestAt);
   bytes.set(reply, requestAt + request.byteLength);
@@ -87,6 +98,14 @@ export function encodeRecord(
   const next = at + padded(end - at);
   for (let pad = end; pad < next; pad++) bytes[pad] = 0;
   return next;
+}
+
+/**
+ * Tells a damaged size from a record that a crash cut short, which the CRC cannot while its end is missing: taking the first
+ * for the second would cut off every record behind it. Folding finds any change of one byte; the complement, zeros.
+ */
+function sizeCheck(size: number): number {
+  return ~(size ^ (size >>> 16)) & 0xffff;
 }
 
 function padded(size: number): number {
@@ -104,13 +123,14 @@ export function decodeRecord(bytes: Uint8Array, at: number): JournalRecord | 'in
   if (left < RECORD_HEADER_BYTES) return 'incomplete';
   const view = new DataView(bytes.buffer, bytes.byteOffset + at, RECORD_HEADER_BYTES);
   const size = view.getUint32(0, true);
+  const kind = view.getUint16(24, true);
   const requestBytes = view.getUint32(28, true);
-  if (size > MAX_RECORD_BYTES || size < RECORD_HEADER_BYTES || requestBytes > size - RECORD_HEADER_BYTES) return 'damaged';
+  if (view.getUint16(26, true) !== sizeCheck(size) || size > MAX_RECORD_BYTES || size < RECORD_HEADER_BYTES) return 'damaged';
+  if (requestBytes > size - RECORD_HEADER_BYTES) return 'damaged';
+  if (kind !== RECORD_KINDS.decision && kind !== RECORD_KINDS.observation) return 'damaged';
   const stride = padded(size);
   if (left < stride) return 'incomplete';
   if (view.getUint32(4, true) !== crc32c(bytes, at + 8, at + size)) return 'damaged';
-  const kind = view.getUint32(24, true);
-  if (kind !== RECORD_KINDS.decision && kind !== RECORD_KINDS.observation) return 'damaged';
   const requestAt = at + RECORD_HEADER_BYTES;
   return {
     sequence: getUint53(view, 8),

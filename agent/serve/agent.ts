@@ -103,6 +103,7 @@ export class Agent {
   }
 
   async #bringUp(): Promise<void> {
+    this.#tellStatus();
     this.#estimators.load(this.#metrics.length);
     // One after the other: two vettings at a time would disturb each other's measurements.
     for (const slot of this.#slots.values()) await this.#bringUpSlot(slot);
@@ -153,7 +154,8 @@ export class Agent {
     const { heavy } = config;
     return new HeavySupervisor({
       threads: heavy.threads,
-      queueLength: heavy.queueLength,
+      // Each serving thread bounds what it hands over, and says so to the requester; the pool itself has room for all of it.
+      queueLength: this.#metrics.length * (heavy.queueLength + heavy.threads),
       hangMillis: heavy.hangMillis,
       memoryLimitBytes: heavy.memoryLimitMebibytes * MEBIBYTE,
       onListening: (socketPath) => this.#threads.tellAll({ type: 'heavy', socketPath }),

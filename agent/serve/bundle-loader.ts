@@ -43,8 +43,8 @@ async function warmUpHeavy(order: BundleOrder, bundle: Bundle, lane: HeavyLane):
     lane.run(order.bundleId, order.directory, feeds, {
       bundleId: order.bundleId,
       onResult: () => resolve(),
-      onFailure: (message) =>
-        reject(new SetpointError('not_ready', `Cannot warm up bundle ${order.bundleId} in the heavy process: ${message}`)),
+      onFailure: (error) =>
+        reject(new SetpointError('not_ready', `Cannot warm up bundle ${order.bundleId} in the heavy process: ${error.message}`)),
     });
   });
 }

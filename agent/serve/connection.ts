@@ -22,7 +22,7 @@ export interface Socket {
 }
 
 /** WebSocket close codes of RFC 6455 that the agent uses; protocol/README.md says when. */
-export const CLOSE_CODES = { stopping: 1001, protocolBreach: 1002, policy: 1008 } as const;
+export const CLOSE_CODES = { stopping: 1001, protocolBreach: 1002, policy: 1008, tooLarge: 1009 } as const;
 
 /** What a connection needs from its serving thread. */
 export interface ConnectionServices {
@@ -58,6 +58,12 @@ export class Connection implements ReplyTarget {
   closed(): void {
     this.#isClosed = true;
     this.#outbox = [];
+  }
+
+  /** A message came that is above MAX_FRAME_BYTES. */
+  refuseLargeMessage(): void {
+    this.#services.badFrame();
+    this.#close(CLOSE_CODES.tooLarge, 'frame_too_large');
   }
 
   /** Takes one message. `bytes` must stay valid until the turn ends. */
@@ -112,13 +118,14 @@ export class Connection implements ReplyTarget {
   }
 
   readonly #writeOutbox = (): void => {
-    for (const bytes of this.#outbox) this.#socket.send(bytes);
+    // A send may find the reader too slow and close the connection.
+    for (const bytes of this.#outbox) if (!this.#isClosed) this.#socket.send(bytes);
     this.#outbox.length = 0;
   };
 
   /** Says goodbye; the peer should reconnect. */
   stop(): void {
-    if (!this.#isClosed) this.#socket.close(CLOSE_CODES.stopping, 'stopping');
+    this.#close(CLOSE_CODES.stopping, 'stopping');
   }
 
   #greet(frame: HelloFrame): void {
@@ -145,7 +152,7 @@ export class Connection implements ReplyTarget {
         null,
         new SetpointError('unauthorized', 'Cannot let this controller in: its token is not the configured one', { field: 'token' }),
       );
-      this.#socket.close(CLOSE_CODES.policy, 'unauthorized');
+      this.#close(CLOSE_CODES.policy, 'unauthorized');
       return;
     }
     this.#isWelcome = true;
@@ -156,15 +163,18 @@ export class Connection implements ReplyTarget {
     this.#services.badFrame();
     this.#badFrames++;
     this.#sendError(error.requestId, error);
-    if (error.code === 'unknown_frame') this.#socket.close(CLOSE_CODES.protocolBreach, error.code);
-    else if (!this.#isWelcome) this.#socket.close(CLOSE_CODES.protocolBreach, 'hello_required');
-    else if (this.#badFrames >= MAX_BAD_FRAMES) this.#socket.close(CLOSE_CODES.policy, 'too many bad frames');
+    if (!this.#isWelcome) this.#close(CLOSE_CODES.protocolBreach, 'hello_required');
+    else if (this.#badFrames >= MAX_BAD_FRAMES) this.#close(CLOSE_CODES.policy, 'too many bad frames');
   }
 
   #breach(error: SetpointError): void {
     this.#services.badFrame();
     this.#sendError(null, error);
-    this.#socket.close(CLOSE_CODES.protocolBreach, error.code);
+    this.#close(CLOSE_CODES.protocolBreach, error.code);
+  }
+
+  #close(code: number, reason: string): void {
+    if (!this.#isClosed) this.#socket.close(code, reason);
   }
 
   #sendError(requestId: number | null, error: SetpointError): void {

@@ -14,6 +14,12 @@ import type { ThreadMetrics } from './metrics.ts';
 /** Unsent bytes of one reader; beyond this it is too slow to be served and is disconnected. 4,000 decisions. */
 const MAX_BACKPRESSURE_BYTES = 1024 * 1024;
 
+/**
+ * uWebSockets.js drops a connection whose message is above its limit without a close frame. Up to this the agent sees the
+ * message and closes with the reason; the usual mistake, a frame somewhat too large, is then told to the controller.
+ */
+const MAX_PAYLOAD_BYTES = 2 * MAX_FRAME_BYTES;
+
 /** Seconds without a byte or a pong after which a connection is dead. uWebSockets.js pings in time by itself. */
 const IDLE_TIMEOUT_SECONDS = 60;
 
@@ -43,9 +49,10 @@ export class Door {
     this.#options = options;
     this.#app = App();
     this.#app.ws<SocketData>('/*', {
-      maxPayloadLength: MAX_FRAME_BYTES,
+      maxPayloadLength: MAX_PAYLOAD_BYTES,
       maxBackpressure: MAX_BACKPRESSURE_BYTES,
-      closeOnBackpressureLimit: true,
+      // UwsSocket does it: uWebSockets.js would go on reading, and running, what the slow reader sent before.
+      closeOnBackpressureLimit: false,
       idleTimeout: IDLE_TIMEOUT_SECONDS,
       sendPingsAutomatically: true,
       upgrade: (response, request, context) => this.#upgrade(response, request, context),
@@ -110,6 +117,10 @@ export class Door {
 
   #message(socket: WebSocket<SocketData>, message: ArrayBuffer, isBinary: boolean): void {
     const arrivedMillis = performance.now();
+    if (message.byteLength > MAX_FRAME_BYTES) {
+      socket.getUserData().connection?.refuseLargeMessage();
+      return;
+    }
     const bytes = this.#options.keep(new Uint8Array(message));
     socket.getUserData().connection?.receive(bytes, isBinary, arrivedMillis);
   }
@@ -162,8 +173,10 @@ class UwsSocket implements Socket {
   }
 
   send(bytes: Uint8Array): void {
-    // 2: dropped, the reader's backpressure limit is reached; uWebSockets.js closes the connection.
-    if (this.#socket.send(bytes, true) === 2) this.#metrics.add('slowReaders');
+    // 2: dropped, the reader's backpressure limit is reached. A close frame would wait behind the rest: it is cut off.
+    if (this.#socket.send(bytes, true) !== 2) return;
+    this.#metrics.add('slowReaders');
+    this.#socket.close();
   }
 
   close(code: number, reason: string): void {

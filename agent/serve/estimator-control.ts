@@ -5,7 +5,7 @@ import { messageOf } from '../../protocol/errors.ts';
 import { FRAME_KINDS, type ObserveFrame, type Outcome } from '../../protocol/frames.ts';
 import type { EstimatorState } from '../guard/estimator.ts';
 import type { GuardPolicy } from '../guard/policy.ts';
-import { journalPath } from '../journal/journal.ts';
+import { journalPath } from '../journal/open.ts';
 import { scanJournal } from '../journal/reader.ts';
 import { type JournalRecord, RECORD_KINDS } from '../journal/record.ts';
 import type { Log } from '../log.ts';

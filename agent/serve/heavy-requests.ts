@@ -58,13 +58,11 @@ export class HeavyRequests {
     const { bundle } = request;
     const { lane, complete, discarded } = this.#services;
     let isOpen = true;
-    bundle.heavyInFlight++;
     const close = (): boolean => {
       const wasOpen = isOpen;
       isOpen = false;
       clearTimeout(timer);
-      if (wasOpen) bundle.heavyInFlight--;
-      else discarded(request);
+      if (!wasOpen) discarded(request);
       return wasOpen;
     };
     const remainingMillis = request.deadlineMicros / 1000 - (performance.now() - request.arrivedMillis);
@@ -83,10 +81,10 @@ export class HeavyRequests {
         takeOutputs(request, outputs, 1);
         complete(request);
       },
-      onFailure: (message, isCrash) => {
+      onFailure: (error, isCrash) => {
         if (isCrash) this.#countCrash(request);
         if (!close()) return;
-        fail(request, new SetpointError('invalid_field', `Cannot run the model: ${message}`, { field: 'features' }));
+        fail(request, error);
         complete(request);
       },
     });

@@ -4,7 +4,7 @@ import { SetpointError } from '../../protocol/errors.ts';
 import { type DecisionFrame, FRAME_KINDS, type PredictFrame, REASONS, reasonNames } from '../../protocol/frames.ts';
 import type { Manifest } from '../../protocol/manifest.ts';
 import type { InferenceJob, InferenceResult } from '../http/services.ts';
-import { tensorRow } from '../infer/model.ts';
+import { tensorRows } from '../infer/model.ts';
 import type { ReplyTarget } from './request.ts';
 import type { ServedBundle } from './slot.ts';
 
@@ -17,10 +17,11 @@ export const MAX_HTTP_ROWS = 4096;
  * @throws SetpointError frame_too_large
  */
 export function framesOf(job: InferenceJob, bundle: ServedBundle, firstRequestId: number): { frame: PredictFrame; bytes: Uint8Array }[] {
-  const rows = bundle.isGuarded ? rowCount(job.inputs) : 1;
+  const rows = bundle.isGuarded ? rowCount(job.inputs, bundle.manifest) : 1;
   if (rows > MAX_HTTP_ROWS) {
     throw new SetpointError('frame_too_large', `Cannot take ${rows} rows at once: ${MAX_HTTP_ROWS} are allowed`);
   }
+  const inputs = job.inputs.map((tensor) => (rows === 1 ? [tensor] : tensorRows(tensor, rows)));
   return Array.from({ length: rows }, (_, row) => {
     const frame: PredictFrame = {
       kind: FRAME_KINDS.predict,
@@ -29,18 +30,22 @@ export function framesOf(job: InferenceJob, bundle: ServedBundle, firstRequestId
       context: job.context,
       deadlineMicros: job.deadlineMicros,
       lastApplied: job.lastApplied,
-      features: { encoding: 'tensors', tensors: rows === 1 ? job.inputs : job.inputs.map((tensor) => tensorRow(tensor, row, rows)) },
+      features: { encoding: 'tensors', tensors: inputs.map((cut) => cut[row] as WireTensor) },
       outputs: job.outputs ?? [],
     };
     return { frame, bytes: encodeFrame(frame) };
   });
 }
 
-/** The common first dimension of all inputs, 1 when they have none in common. */
-function rowCount(inputs: readonly WireTensor[]): number {
+/**
+ * The common first dimension of all inputs; 1 when they have none in common, or when the model does not leave it free: a
+ * trace of 64 samples is one substrate.
+ */
+function rowCount(inputs: readonly WireTensor[], manifest: Manifest): number {
   const rows = inputs[0]?.shape[0] ?? 1;
   const isShared = inputs.every((tensor) => tensor.shape.length >= 2 && tensor.shape[0] === rows);
-  return isShared && rows > 0 ? rows : 1;
+  const isFree = manifest.inputs.every((input) => input.shape[0] === -1);
+  return isShared && isFree && rows > 0 ? rows : 1;
 }
 
 /** Collects the decisions of one HTTP request and answers when the last has come. */

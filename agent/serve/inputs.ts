@@ -1,4 +1,4 @@
-import { DATATYPES, type WireTensor } from '../../protocol/datatype.ts';
+import type { WireTensor } from '../../protocol/datatype.ts';
 import { SetpointError } from '../../protocol/errors.ts';
 import { type Features, REASONS } from '../../protocol/frames.ts';
 import type { Manifest, TensorSchema } from '../../protocol/manifest.ts';
@@ -40,7 +40,9 @@ function soleRow(tensors: readonly WireTensor[], vector: VectorInput): Uint8Arra
   const [tensor, ...others] = tensors;
   if (tensor === undefined || others.length > 0 || tensor.name !== vector.name) return null;
   if (tensor.datatype !== (vector.encoding === 'float32' ? 'FP32' : 'FP64')) return null;
-  return tensor.bytes.byteLength === vector.featureCount * DATATYPES[tensor.datatype].bytes ? tensor.bytes : null;
+  const { shape } = tensor;
+  const isRow = shape.at(-1) === vector.featureCount && shape.length <= 2 && (shape.length === 1 || shape[0] === 1);
+  return isRow ? tensor.bytes : null;
 }
 
 /**
@@ -97,17 +99,11 @@ export function checkTensors(tensors: readonly WireTensor[]): number {
 function isFinite(tensor: WireTensor): boolean {
   const { bytes, datatype } = tensor;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  switch (datatype) {
-    case 'FP32':
-      return everyElement(bytes.byteLength, 4, (at) => Number.isFinite(view.getFloat32(at, true)));
-    case 'FP64':
-      return everyElement(bytes.byteLength, 8, (at) => Number.isFinite(view.getFloat64(at, true)));
-    case 'FP16':
-      // Exponent bits all set: NaN or infinity.
-      return everyElement(bytes.byteLength, 2, (at) => (view.getUint16(at, true) & 0x7c00) !== 0x7c00);
-    default:
-      return true;
-  }
+  if (datatype === 'FP32') return everyElement(bytes.byteLength, 4, (at) => Number.isFinite(view.getFloat32(at, true)));
+  if (datatype === 'FP64') return everyElement(bytes.byteLength, 8, (at) => Number.isFinite(view.getFloat64(at, true)));
+  // Exponent bits all set: NaN or infinity.
+  if (datatype === 'FP16') return everyElement(bytes.byteLength, 2, (at) => (view.getUint16(at, true) & 0x7c00) !== 0x7c00);
+  return true;
 }
 
 function everyElement(bytes: number, width: number, holds: (at: number) => boolean): boolean {

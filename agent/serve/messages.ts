@@ -12,7 +12,7 @@ export interface BundleOrder {
   readonly isBatchable: boolean;
 }
 
-export interface SlotPlace {
+interface SlotPlace {
   readonly name: string;
   readonly index: number;
 }

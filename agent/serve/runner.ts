@@ -20,28 +20,21 @@ export function admit(request: Request): boolean {
     return true;
   }
   request.inputReasons = placeVector(frame.features, vector, model.rows, bundle.pending.length, bundle.policy);
-  if (request.inputReasons !== 0) {
-    if (!bundle.isGuarded) admitUnguarded(request);
-    if (request.inputReasons !== 0 || request.error !== null) return false;
-  }
+  if (request.inputReasons !== 0 && (bundle.isGuarded || !isRowUnguarded(request))) return false;
   request.row = bundle.pending.length;
   bundle.pending.push(request);
   return bundle.pending.length === vector.capacityRows;
 }
 
-/** Without a guard nothing is wrong with a NaN; a vector that does not fit is the sender's error. */
-function admitUnguarded(request: Request): void {
-  const { bundle, frame } = request;
-  if ((request.inputReasons & REASONS.input_count) === 0) {
-    request.inputReasons = 0;
-    return;
-  }
-  try {
-    // Tensors of several rows fit the model although they are no single vector.
-    request.outputs = bundle.model?.runTensors(tensorsOf(frame.features, bundle.manifest)) ?? null;
-  } catch (cause) {
-    request.error = refusal(cause);
-  }
+/**
+ * Whether a row that a guard would stop goes into the batch all the same: without a guard nothing is wrong with a NaN. What
+ * is no single row runs here and now, since several rows fit the model too; where they do not, that is the sender's error.
+ */
+function isRowUnguarded(request: Request): boolean {
+  const isRow = (request.inputReasons & REASONS.input_count) === 0;
+  request.inputReasons = 0;
+  if (!isRow) runAlone(request);
+  return isRow;
 }
 
 /** Runs everything pending of a bundle and fills in the requests' outputs. Never throws: a model's failure is its requests' reason. */

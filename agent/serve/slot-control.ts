@@ -1,8 +1,9 @@
-import { statSync } from 'node:fs';
+import { lstatSync, readdirSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { messageOf, SetpointError } from '../../protocol/errors.ts';
-import { MANIFEST_FILE } from '../../protocol/manifest.ts';
-import { openBundle } from '../bundles/bundle.ts';
+import { BUNDLE_LIMITS, MANIFEST_FILE } from '../../protocol/manifest.ts';
+import { type Bundle, openBundle } from '../bundles/bundle.ts';
 import type { BundleStore } from '../bundles/store.ts';
 import type { VetOptions } from '../bundles/vet.ts';
 import { compilePolicy, type GuardPolicy } from '../guard/policy.ts';
@@ -17,7 +18,7 @@ export interface SlotControlServices {
   readonly changed: (slot: SlotControl) => void;
 }
 
-/** A copy of the bundle's own description that changes when a bundle is put in the place of another. */
+/** Changes when another bundle takes the place of the one at a path. */
 type Signature = string;
 
 /**
@@ -57,7 +58,7 @@ export class SlotControl {
     if (this.#isBusy || this.#isUnloaded) return;
     const signature = signatureOf(this.path);
     if (signature === this.#seen && signature !== null) return;
-    await this.#offer(() => openBundle(this.path).bundleId, signature).catch(() => {
+    await this.#offer(() => openBundle(this.path), signature).catch(() => {
       // The reason is in the status; the caller of a poll has nobody to tell.
     });
   }
@@ -65,12 +66,12 @@ export class SlotControl {
   /** Takes the bundle at the path in, whether it changed or not. @throws SetpointError what kept it out */
   async load(): Promise<void> {
     this.#isUnloaded = false;
-    await this.#offer(() => openBundle(this.path).bundleId, signatureOf(this.path));
+    await this.#offer(() => openBundle(this.path), signatureOf(this.path));
   }
 
   /** Serves a bundle that the store holds. @throws SetpointError what kept it out */
   async restore(bundleId: string): Promise<void> {
-    await this.#offer(() => this.#services.store.get(bundleId).bundle.bundleId, null, bundleId);
+    await this.#offer(() => this.#services.store.get(bundleId).bundle, null);
   }
 
   /** Stops answering until load(). */
@@ -88,10 +89,10 @@ export class SlotControl {
     this.#set({ ...this.#status, state: 'suspended', reason: why });
   }
 
-  async #offer(find: () => string, signature: Signature | null, storedId: string | null = null): Promise<void> {
+  async #offer(find: () => Bundle, signature: Signature | null): Promise<void> {
     await this.#exclusively(async () => {
       try {
-        await this.#take(find, storedId);
+        await this.#take(find());
         this.#seen = signature;
       } catch (error) {
         // A bundle that is still being copied is looked at again; any other is refused once.
@@ -103,14 +104,15 @@ export class SlotControl {
     });
   }
 
-  async #take(find: () => string, storedId: string | null): Promise<void> {
+  /** `offered` is opened once: the path may hold another bundle a moment later. */
+  async #take(offered: Bundle): Promise<void> {
     const { store, vetOptions, prepare, activate } = this.#services;
-    const bundleId = find();
+    const { bundleId } = offered;
     if (bundleId === this.#status.bundleId && this.#status.state === 'ready') {
       this.#set({ ...this.#status, reason: null });
       return;
     }
-    const stored = storedId === null ? await store.install(openBundle(this.path)) : store.get(storedId);
+    const stored = await store.install(offered);
     const policy = compilePolicy(stored.bundle.manifest);
     const report = await store.vet(bundleId, vetOptions);
     await prepare(this.name, { bundleId, directory: stored.folder, lane: report.lane, isBatchable: report.isBatchable });
@@ -134,20 +136,35 @@ export class SlotControl {
     return result;
   }
 
+  /** A path that stays wrong is looked at again and again; only what changes is told. */
   #set(status: Omit<SlotStatus, 'slot'>): void {
-    this.#status = { ...status, slot: this.name };
+    const next = { ...status, slot: this.name };
+    if (isDeepStrictEqual(next, this.#status)) return;
+    this.#status = next;
     this.#services.changed(this);
   }
 }
 
-/** What tells one bundle at a path from the next: the file behind the name, its time and size. Null when there is none. */
+/**
+ * What tells one bundle at a path from the next: every file's name, identity, time and size. Not the manifest's alone: a
+ * copy may write the manifest before the model, and the last file to arrive must not go unnoticed. Null when there is none.
+ */
 function signatureOf(path: string): Signature | null {
   try {
     const stats = statSync(path);
-    const { ino, mtimeMs, size } = stats.isDirectory() ? statSync(join(path, MANIFEST_FILE)) : stats;
-    return `${ino} ${mtimeMs} ${size}`;
+    if (!stats.isDirectory()) return describeFile(path, stats);
+    // First: a folder without a manifest is no bundle, however much it holds.
+    statSync(join(path, MANIFEST_FILE));
+    const names = readdirSync(path)
+      .sort()
+      .slice(0, 2 * BUNDLE_LIMITS.files);
+    return names.map((name) => describeFile(name, lstatSync(join(path, name)))).join('\n');
   } catch {
     // Nothing there, or not yet: openBundle says which.
     return null;
   }
+}
+
+function describeFile(name: string, { ino, mtimeMs, size }: Stats): string {
+  return `${name} ${ino} ${mtimeMs} ${size}`;
 }

@@ -20,12 +20,8 @@ export class ServedBundle {
   readonly model: Model | null;
   /** Requests of this turn whose rows are in the model's buffer, in row order. */
   readonly pending: Request[] = [];
-  /** Requests that the heavy process has not answered. */
-  heavyInFlight = 0;
   /** Set when the model hung or killed its process; the fallback answers from then on. */
   isSuspended = false;
-  /** Set when another bundle has taken the slot; released when nothing is pending. */
-  isRetired = false;
 
   constructor(bundleId: string, directory: string, manifest: Manifest, isBatchable: boolean, model: Model | null) {
     this.bundleId = bundleId;
@@ -40,10 +36,6 @@ export class ServedBundle {
   /** Whether the bundle has a guard and so an answer for every request; a bundle of kind 'tensors' has none. */
   get isGuarded(): boolean {
     return this.policy.predicts || this.policy.corrects;
-  }
-
-  get isIdle(): boolean {
-    return this.pending.length === 0 && this.heavyInFlight === 0;
   }
 }
 

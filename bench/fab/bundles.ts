@@ -14,12 +14,12 @@ export interface BuiltBundle {
   readonly files: ReadonlyMap<string, Uint8Array>;
 }
 
-export const VERSION = '1.0.0';
+const VERSION = '1.0.0';
 const MODEL_FILE = 'model.onnx';
 const GOLDEN_FILE = 'golden.json';
 
 /** 1,200 labelled wafers: the order of the training sets in the field (600 to 2,000), and seconds to train on. */
-export const TRAINING_ROWS = 1200;
+const TRAINING_ROWS = 1200;
 /** Enough for R2 to two digits. */
 export const HELD_OUT_ROWS = 600;
 /** The held-out campaign is another life of the same tool. */

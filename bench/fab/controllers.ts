@@ -45,7 +45,7 @@ export class FabFloor {
   /** Connects every controller and starts the tools; false when a connection did not come. */
   async start(): Promise<boolean> {
     const connected = await Promise.all(this.#clients.map((client) => client.connect(this.#connectMillis)));
-    this.#loops = this.lines.map((line) => this.#play(line));
+    this.#loops = this.lines.map((line, index) => this.#play(line, index / this.lines.length));
     return connected.every(Boolean);
   }
 
@@ -80,9 +80,12 @@ export class FabFloor {
     });
   }
 
-  /** Steps the line at its rate: as many wafers as the time since the last look has earned, then 1 ms of sleep. */
-  async #play(line: ToolLine): Promise<void> {
-    let earned = 0;
+  /**
+   * Steps the line at its rate: as many wafers as the time since the last look has earned, then 1 ms of sleep.
+   * @param phase part of a wafer already earned: tools of a fab do not finish their wafers at the same moment
+   */
+  async #play(line: ToolLine, phase: number): Promise<void> {
+    let earned = phase;
     let lookedMillis = performance.now();
     while (!this.#isStopping) {
       const nowMillis = performance.now();

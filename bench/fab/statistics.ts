@@ -77,7 +77,7 @@ export class LineStatistics {
   }
 }
 
-export function percentilesOf(given: Histogram): Percentiles {
+function percentilesOf(given: Histogram): Percentiles {
   return {
     count: given.totalCount,
     p50Micros: given.getValueAtPercentile(50),

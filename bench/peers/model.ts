@@ -19,7 +19,7 @@ const SESSION_OPTIONS = {
 } as const;
 
 /** @param file an ONNX model with one float32 input [N, features] and its prediction as first output */
-export async function loadPeerModel(file: string, featureCount: number): Promise<PeerModel> {
+async function loadPeerModel(file: string, featureCount: number): Promise<PeerModel> {
   const session = await InferenceSession.create(file, SESSION_OPTIONS);
   const [input] = session.inputNames;
   const [output] = session.outputNames;

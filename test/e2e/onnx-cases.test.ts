@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { SetpointClient } from '../../protocol/client.ts';
@@ -5,8 +6,9 @@ import type { Answer } from '../../protocol/client-types.ts';
 import type { WireTensor } from '../../protocol/datatype.ts';
 import type { DecisionFrame } from '../../protocol/frames.ts';
 import type { BundleSpec } from '../../protocol/manifest.ts';
+import { FLOAT, model, value } from '../agent/bundles/tiny-onnx.ts';
 import { type RunningAgent, startAgent, waitFor } from '../support/agent.ts';
-import { createCaseBundle, goldenOf, type OnnxCase, onnxCases, sharedDirectory } from '../support/bundles.ts';
+import { createCaseBundle, createTestBundle, goldenOf, type OnnxCase, onnxCases, sharedDirectory } from '../support/bundles.ts';
 import { inferBinary, inferJson, type OipReply, readinessOf } from '../support/oip-client.ts';
 import { hasShared } from '../support/shared.ts';
 import { differences, elementsOf, numbersOf, rowOf, tensorOf } from '../support/wire.ts';
@@ -147,29 +149,31 @@ function decisionOf(answer: Answer | undefined): DecisionFrame {
 function jsonObstacle(one: OnnxCase): 'output' | 'input' | null {
   const { inputs, outputs } = goldenOf(one);
   if (outputs.some((tensor) => tensor.datatype === 'FP16')) return 'output';
-  const isOdd = (tensor: WireTensor): boolean => elementsOf(tensor).some((element) => typeof element === 'number' && !Number.isFinite(element));
+  const isOdd = (tensor: WireTensor): boolean =>
+    elementsOf(tensor).some((element) => typeof element === 'number' && !Number.isFinite(element));
   return inputs.some(isOdd) ? 'input' : null;
 }
 
 const jsonCases = cases.filter((one) => jsonObstacle(one) === null);
 
-describe.skipIf(!hasShared)('one agent with a slot for every ONNX case', { timeout: PATIENCE_MILLIS }, () => {
-  beforeAll(async () => {
-    for (const one of cases) await createCaseBundle(one, bundleOf(one.case));
-    for (const one of vm) await createCaseBundle(one, bundleOf(guardedSlot(one)), predictionSpec(one));
-  }, PATIENCE_MILLIS);
+beforeAll(async () => {
+  for (const one of cases) await createCaseBundle(one, bundleOf(one.case));
+  for (const one of vm) await createCaseBundle(one, bundleOf(guardedSlot(one)), predictionSpec(one));
+}, PATIENCE_MILLIS);
 
+describe.skipIf(!hasShared)('one agent with a slot for every ONNX case', { timeout: PATIENCE_MILLIS }, () => {
   test('has all 8 virtual-metrology models and all 23 supported backend cases', () => {
     expect([vm.length, cases.length - vm.length]).toEqual([8, 23]);
-    const { inputs, outputs } = { inputs: cases.flatMap((one) => one.inputs), outputs: cases.flatMap((one) => one.outputs) };
-    const types = new Set([...inputs, ...outputs].map(({ type }) => type));
-    expect([...types].toSorted()).toEqual(['BOOL', 'DOUBLE', 'FLOAT', 'FLOAT16', 'INT64', 'STRING', 'UINT8']);
+    const types = new Set(cases.flatMap(({ inputs, outputs }) => [...inputs, ...outputs]).map(({ type }) => type));
+    expect(types).toEqual(new Set(['BOOL', 'DOUBLE', 'FLOAT', 'FLOAT16', 'INT64', 'STRING', 'UINT8']));
   });
 
-  test('serves them all on its own threads where the budget allows', async () => {
+  test('runs only those off its own threads whose time a value decides', async () => {
     const { slots } = await fromOneAgent();
-    expect(slots.map(({ state, lane }) => `${state} ${lane}`)).toEqual(slots.map(() => 'ready inline'));
     expect(slots).toHaveLength(cases.length + vm.length);
+    expect(slots.filter(({ state }) => state !== 'ready')).toEqual([]);
+    const heavy = slots.filter(({ lane }) => lane === 'heavy').map(({ slot }) => slot);
+    expect(heavy.toSorted((left, right) => left.localeCompare(right))).toEqual(['test_loop11', 'test_scan9_sum']);
   });
 
   test.each(cases)('$case gives its golden outputs over WebSocket', async (one) => {
@@ -207,9 +211,13 @@ describe.skipIf(!hasShared)('one agent with a slot for every ONNX case', { timeo
     const answers = (await fromOneAgent()).guarded.get(one.case)?.rows ?? [];
     const [wanted] = goldenOf(one).outputs;
     const decisions = answers.map(decisionOf);
-    const value = { ...wanted!, bytes: tensorOf('', wanted!.datatype, [], decisions.map((decision) => decision.value ?? Number.NaN)).bytes };
-    expect(differences([value], [wanted!], one)).toEqual([]);
-    expect(decisions.filter(({ action, reasons, rawValue, value }) => action !== 'model' || reasons !== 0 || rawValue !== value)).toEqual([]);
+    const { name, datatype, shape } = wanted!;
+    const values = decisions.map((decision) => decision.value ?? Number.NaN);
+    expect(differences([tensorOf(name, datatype, shape, values)], [wanted!], one)).toEqual([]);
+    const altered = decisions.filter(
+      (decision) => decision.action !== 'model' || decision.reasons !== 0 || decision.rawValue !== decision.value,
+    );
+    expect(altered).toEqual([]);
     expect(decisions.length).toBeGreaterThanOrEqual(12);
   });
 
@@ -217,16 +225,15 @@ describe.skipIf(!hasShared)('one agent with a slot for every ONNX case', { timeo
     const reply = (await fromOneAgent()).guarded.get(one.case)?.json;
     const { outputs } = goldenOf(one);
     const rows = outputs[0]?.shape[0] ?? 0;
-    expect(reply).toMatchObject({ status: 200, parameters: { setpoint_action: Array(rows).fill('model').join(), setpoint_reasons: ','.repeat(rows - 1) } });
+    expect(reply).toMatchObject({
+      status: 200,
+      parameters: { setpoint_action: Array(rows).fill('model').join(), setpoint_reasons: ','.repeat(rows - 1) },
+    });
     expect(differences(reply?.outputs ?? [], outputs, one)).toEqual([]);
   });
 });
 
 describe.skipIf(!hasShared)('a model over the inline budget', { timeout: PATIENCE_MILLIS }, () => {
-  beforeAll(async () => {
-    for (const one of heavyCases) await createCaseBundle(one, bundleOf(one.case));
-  }, PATIENCE_MILLIS);
-
   test('runs on the heavy lane', async () => {
     const { slots } = await fromHeavyLane();
     expect(slots.map(({ slot, lane }) => [slot, lane])).toEqual(heavyCases.map((one) => [one.case, 'heavy']));
@@ -238,5 +245,32 @@ describe.skipIf(!hasShared)('a model over the inline budget', { timeout: PATIENC
     const { outputs } = goldenOf(one);
     expect(differences(decisionOf(answers?.webSocket).outputs ?? [], outputs, one)).toEqual([]);
     expect(differences(answers?.binary.outputs ?? [], outputs, one)).toEqual([]);
+  });
+});
+
+describe('a guarded model of a whole trace', { timeout: PATIENCE_MILLIS }, () => {
+  test('takes its samples as one substrate over HTTP, since its first axis is not free to count rows', async () => {
+    const file = join(directory, 'mean.onnx');
+    writeFileSync(
+      file,
+      model({
+        nodes: [{ op: 'ReduceMean', inputs: ['x'], outputs: ['y'] }],
+        inputs: [value(11, 'x', FLOAT, [4, 3])],
+        outputs: [value(12, 'y', FLOAT, [1, 1])],
+      }),
+    );
+    const spec = {
+      kind: 'prediction',
+      roles: { prediction: { output: 'y' } },
+      fallback: { estimator: 'none', baselineValue: -1 },
+    } as const;
+    await createTestBundle({ model: file, golden: null, folder: bundleOf('trace'), spec });
+    const agent = await agentWith(['trace'], {});
+    const inputs = [tensorOf('x', 'FP32', [4, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])];
+    const decision = decisionOf(await (await connect(agent)).predict('trace', inputs));
+    expect([decision.action, decision.value]).toEqual(['model', 6.5]);
+    const reply = await inferJson({ http: agent.http, model: 'trace', inputs });
+    expect(reply).toMatchObject({ status: 200, parameters: { setpoint_action: 'model', setpoint_value: 6.5 } });
+    expect(differences(reply.outputs, [tensorOf('y', 'FP32', [1, 1], [6.5])], { rtol: 0, atol: 0 })).toEqual([]);
   });
 });

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { afterAll } from 'vitest';
 import { createBundle } from '../../agent/bundles/create.ts';
 import { readTestDataSet } from '../../agent/bundles/test-data.ts';
@@ -48,15 +48,29 @@ export function sharedDirectory(): string {
   return directory;
 }
 
-/** Puts a bundle of a case into `folder`; `spec` adds to or replaces the smallest spec, that of kind 'tensors'. */
-export async function createCaseBundle(one: OnnxCase, folder: string, spec: Partial<BundleSpec> = {}): Promise<string> {
+export interface TestBundle {
+  /** Path of the ONNX file. */
+  readonly model: string;
+  /** Folder of an ONNX test data set; null makes rows up. */
+  readonly golden: string | null;
+  /** Where the bundle goes. */
+  readonly folder: string;
+  /** Adds to or replaces the smallest spec, that of kind 'tensors'. */
+  readonly spec: Partial<BundleSpec>;
+}
+
+export async function createTestBundle({ model, golden, folder, spec }: TestBundle): Promise<string> {
   const file = `${folder}.spec.json`;
-  const { rtol, atol } = one;
   mkdirSync(dirname(folder), { recursive: true });
-  writeFileSync(file, JSON.stringify({ name: one.case, version: '1', kind: 'tensors', tolerance: { rtol, atol }, ...spec }));
-  const output = { output: folder, file: null };
-  await createBundle({ model: modelPath(one), spec: file, golden: goldenPath(one), rows: null, external: [], ...output });
+  writeFileSync(file, JSON.stringify({ name: basename(folder), version: '1', kind: 'tensors', ...spec }));
+  await createBundle({ model, spec: file, golden, output: folder, rows: null, external: [], file: null });
   return folder;
+}
+
+/** As createTestBundle, for a case with its golden vectors and its tolerance. */
+export async function createCaseBundle(one: OnnxCase, folder: string, spec: Partial<BundleSpec> = {}): Promise<string> {
+  const { rtol, atol } = one;
+  return await createTestBundle({ model: modelPath(one), golden: goldenPath(one), folder, spec: { tolerance: { rtol, atol }, ...spec } });
 }
 
 export interface HandMadeBundle {
@@ -66,10 +80,12 @@ export interface HandMadeBundle {
   readonly outputs: readonly TensorSchema[];
   /** Golden inputs and outputs; every file a bundle needs is there and every digest is right. */
   readonly golden: { readonly inputs: readonly WireTensor[]; readonly outputs: readonly WireTensor[] };
+  /** What the manifest gives beside; it may well be wrong. */
+  readonly manifest?: Partial<Manifest>;
 }
 
 /** Writes a bundle folder by hand: what `setpoint bundle create` would refuse to make, with nothing wrong around the model. */
-export function writeBundleByHand(folder: string, { name, model, inputs, outputs, golden }: HandMadeBundle): string {
+export function writeBundleByHand(folder: string, { name, model, inputs, outputs, golden, manifest: given }: HandMadeBundle): string {
   const encode = (tensors: readonly WireTensor[]): object[] =>
     tensors.map(({ bytes, ...head }) => ({ ...head, data: Buffer.from(bytes).toString('base64') }));
   const cases = [{ inputs: encode(golden.inputs), outputs: encode(golden.outputs) }];
@@ -96,6 +112,7 @@ export function writeBundleByHand(folder: string, { name, model, inputs, outputs
       size: bytes.byteLength,
       sha256: createHash('sha256').update(bytes).digest('hex'),
     })),
+    ...given,
   };
   mkdirSync(folder, { recursive: true });
   for (const [path, bytes] of files) writeFileSync(join(folder, path), bytes);

@@ -4,7 +4,22 @@ import { join, resolve } from 'node:path';
 import { writeBundle } from '../../agent/bundles/bundle.ts';
 import { formatGolden, type GoldenCase, parseGolden } from '../../agent/bundles/golden.ts';
 import type { WireTensor } from '../../protocol/datatype.ts';
-import { bool, BOOL, bytes, ENDLESS, FLOAT, floats, graph, graphAttribute, int64s, INT64, model, number, tinyBundle, value } from '../agent/bundles/tiny-onnx.ts';
+import {
+  bool,
+  BOOL,
+  bytes,
+  ENDLESS,
+  FLOAT,
+  floats,
+  graph,
+  graphAttribute,
+  int64s,
+  INT64,
+  model,
+  number,
+  tinyBundle,
+  value,
+} from '../agent/bundles/tiny-onnx.ts';
 
 /** Small models, written by bytes, and bundles around them. */
 
@@ -91,9 +106,12 @@ function countingBody(): number[] {
 
 export const COUNTING_BASELINE = 7;
 
-/** @param version told apart in decisions; a bundle with another version has another id */
-export function writeCountingBundle(folder: string, kind: 'tensors' | 'prediction', version = '1'): string {
-  const cases: GoldenCase[] = [{ inputs: [int64('trips', [], [3]), floats('x', [1], [2])], outputs: [floats('y', [1], [5])] }];
+/**
+ * @param version told apart in decisions; a bundle with another version has another id
+ * @param trips of the golden vectors, which vetting runs some hundred times
+ */
+export function writeCountingBundle(folder: string, kind: 'tensors' | 'prediction', version = '1', trips = 3): string {
+  const cases: GoldenCase[] = [{ inputs: countingInput(trips), outputs: [floats('y', [1], [2 + trips])] }];
   const guarded =
     kind === 'prediction'
       ? { roles: { prediction: { output: 'y' } }, fallback: { estimator: 'none', baselineValue: COUNTING_BASELINE } }

@@ -3,7 +3,14 @@ import { connect, type Socket } from 'node:net';
 import { clientFrame, OPCODES } from '../../bench/websocket-frames.ts';
 import { decodeServerFrame, encodeFrame } from '../../protocol/codec.ts';
 import type { WireTensor } from '../../protocol/datatype.ts';
-import { type ClientFrame, type Context, CONTEXT_FIELDS, type DecisionFrame, FRAME_KINDS, type PredictFrame } from '../../protocol/frames.ts';
+import {
+  type ClientFrame,
+  type Context,
+  CONTEXT_FIELDS,
+  type DecisionFrame,
+  FRAME_KINDS,
+  type PredictFrame,
+} from '../../protocol/frames.ts';
 import type { ServerFrame, WelcomeFrame } from '../../protocol/frames.ts';
 import { SUBPROTOCOL } from '../../protocol/limits.ts';
 
@@ -40,7 +47,7 @@ export class RawSocket {
   readonly #socket: Socket;
   readonly #answers = new Map<number, (frame: ServerFrame) => void>();
   #arrived: (() => void) | null = null;
-  #pending = Buffer.alloc(0);
+  #pending: Buffer = Buffer.alloc(0);
   #closing: Closing = { code: 1006, reason: '' };
   #nextId = 1;
 

@@ -31,16 +31,19 @@ async function create(given: Partial<CreateRequest> & { modelBytes?: Uint8Array;
 }
 
 const ROWS_OF_2 = model({
-  nodes: [{ op: 'Neg', inputs: ['x'], outputs: ['y'] }],
+  nodes: [
+    { op: 'Neg', inputs: ['x'], outputs: ['y'] },
+    { op: 'ReduceSum', inputs: ['y'], outputs: ['sum'] },
+  ],
   inputs: [value(11, 'x', FLOAT, ['N', 2])],
-  outputs: [value(12, 'y', FLOAT, ['N', 2])],
+  outputs: [value(12, 'y', FLOAT, ['N', 2]), value(12, 'sum', FLOAT, [1, 1])],
 });
 const PREDICTION = `
 name: tiny
 version: '1'
 kind: prediction
 features: [{ name: a, min: 10, max: 20 }, { name: b }]
-roles: { prediction: { output: y } }
+roles: { prediction: { output: sum } }
 fallback: { estimator: none, baselineValue: 0 }
 `;
 
@@ -69,10 +72,16 @@ describe('createBundle()', () => {
   });
 
   test('refuses roles and features that do not fit the model, and names what does', async () => {
-    const wrong = PREDICTION.replace('output: y', 'output: z');
+    const wrong = PREDICTION.replace('output: sum', 'output: z');
     await expect(create({ modelBytes: ROWS_OF_2, specText: wrong })).rejects.toThrow(
-      "roles.prediction.output: 'z' is no output of the model; y are",
+      "roles.prediction.output: 'z' is no output of the model; y, sum are",
     );
+    const wide = PREDICTION.replace('output: sum', 'output: y');
+    await expect(create({ modelBytes: ROWS_OF_2, specText: wide })).rejects.toThrow(
+      "roles.prediction.output: must be FP32 or FP64 with one element a row: 'y' is FP32 [-1, 2]",
+    );
+    const outside = PREDICTION.replace('fallback:', 'guard: { predictionRange: [5, 6] }\nfallback:');
+    await expect(create({ modelBytes: ROWS_OF_2, specText: outside })).rejects.toThrow('fallback.baselineValue');
     const short = PREDICTION.replace(', { name: b }', '');
     await expect(create({ modelBytes: ROWS_OF_2, specText: short })).rejects.toThrow("features: 1 are given, input 'x' [-1, 2] takes 2");
     const twice = PREDICTION.replace('{ name: b }', '{ name: a }');

@@ -37,7 +37,7 @@ export const MODELS: readonly ModelDescription[] = [
 
 const none = { count: 0, totalNanos: 0 };
 
-export const STATISTICS: ModelStatistics = {
+const STATISTICS: ModelStatistics = {
   name: 'pair',
   version: '1.0.0',
   lastInferenceMillis: 1_700_000_000_000,
