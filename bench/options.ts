@@ -31,8 +31,9 @@ const QUICK = { rounds: 3, durationMillis: 400, warmupMillis: 150 } as const;
 
 /** The budgets are written for these. */
 export const BUDGET_RATE_PER_SECOND = 5000;
+/** 256 controllers, each with the one request that a controller has: it asks about the wafer it has in hand. */
 export const BUDGET_IN_FLIGHT = 256;
-export const BUDGET_CONNECTIONS = 1;
+export const BUDGET_CONNECTIONS = 256;
 
 export const HELP = `usage: npm run bench -- <command> [options]
 
@@ -47,7 +48,7 @@ export const HELP = `usage: npm run bench -- <command> [options]
   --warmup MS          unmeasured time before it (${FULL.warmupMillis})
   --rate N[,N...]      open-loop requests a second (${BUDGET_RATE_PER_SECOND})
   --in-flight N[,N...] requests in flight of throughput (1,64,${BUDGET_IN_FLIGHT})
-  --connections N[,N...] WebSocket connections they are spread over, throughput only (1,64)
+  --connections N[,N...] WebSocket connections they are spread over, throughput only (1,64,${BUDGET_CONNECTIONS})
   --pinned             servers on one core, clients on another (Linux with taskset)
   --json FILE          write the same numbers as JSON
   --help               this text
@@ -85,7 +86,7 @@ export function parseOptions(args: readonly string[]): Parsed {
       warmupMillis: count('warmup', values.warmup, LIMITS.millis) ?? preset.warmupMillis,
       ratesPerSecond: counts('rate', values.rate, LIMITS.rate) ?? [BUDGET_RATE_PER_SECOND],
       inFlight: counts('in-flight', values['in-flight'], LIMITS.inFlight) ?? [1, 64, BUDGET_IN_FLIGHT],
-      connections: counts('connections', values.connections, LIMITS.connections) ?? [1, 64],
+      connections: counts('connections', values.connections, LIMITS.connections) ?? [1, 64, BUDGET_CONNECTIONS],
       isPinned: values.pinned === true,
       jsonFile: values.json ?? null,
     };

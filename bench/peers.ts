@@ -11,9 +11,6 @@ import type { Table } from './table.ts';
 /** Callers that wait for their answers: on one WebSocket, one gRPC channel, or as many HTTP connections. */
 const SATURATED_IN_FLIGHT = 64;
 
-/** A server that leaves more of its core idle was held up by its client. */
-const SATURATED_SHARE = 1;
-
 export async function runPeers(arena: Arena, options: BenchOptions, compute: Series): Promise<BenchReport> {
   const agent = await arena.startAgent();
   const contenders = [agent.mlp, agent.http, agent.httpAutocannon, ...(await arena.startPeers())];
@@ -44,20 +41,12 @@ interface Row {
   readonly series: Series;
 }
 
-/**
- * What each round says the server could do with its core to itself: the measured rate, scaled up where the client kept
- * it from using the core. For the peers only: it can make a peer look better, and the agent never.
- */
-function capacities(series: Series): number[] {
-  return series.results.map(({ ratePerSecond, serverShare }) => ratePerSecond / Math.min(SATURATED_SHARE, serverShare ?? SATURATED_SHARE));
-}
-
 function seriesNamed(rows: readonly Row[], name: string): Series {
   return rows.find((row) => row.name === name)?.series ?? new Series();
 }
 
 function agentOver(rows: readonly Row[], peer: string): number | null {
-  return medianRatio(seriesNamed(rows, NAMES.agent).rates(), capacities(seriesNamed(rows, peer)));
+  return medianRatio(seriesNamed(rows, NAMES.agent).rates(), seriesNamed(rows, peer).capacities());
 }
 
 function saturatedTable(rows: readonly Row[]): Table {
@@ -77,9 +66,9 @@ function saturatedTable(rows: readonly Row[]): Table {
       contender: name,
       ...rateCells(series),
       ...shareCells(series),
-      capacity: median(capacities(series)),
+      capacity: median(series.capacities()),
       measured: series === agent ? null : medianRatio(agent.rates(), series.rates()),
-      ratio: series === agent ? null : medianRatio(agent.rates(), capacities(series)),
+      ratio: series === agent ? null : medianRatio(agent.rates(), series.capacities()),
       ...latencyCells(series),
     })),
     notes: [

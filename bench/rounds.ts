@@ -26,6 +26,14 @@ export class Series {
     return this.results.map(({ ratePerSecond }) => ratePerSecond);
   }
 
+  /**
+   * What each round says the server could do with its core to itself: the measured rate, scaled up where the client kept
+   * it from using the core.
+   */
+  capacities(): number[] {
+    return this.results.map(({ ratePerSecond, serverShare }) => ratePerSecond / Math.min(1, serverShare ?? 1));
+  }
+
   /** The median over the rounds, without those that have none. */
   median(pick: (result: LoadResult) => number | null): number | null {
     return median(this.results.map(pick).filter((one) => one !== null));

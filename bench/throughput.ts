@@ -60,14 +60,24 @@ function throughputTable({ inFlight, connections }: Scenario, rows: readonly Row
   const floor = seriesNamed(rows, NAMES.floor);
   return {
     title: `throughput: ${inFlight} in flight on ${connections === 1 ? '1 connection' : `${connections} connections`}`,
-    columns: [CONTENDER, RATE, { key: 'ratio', label: 'rate / floor', digits: 2, suffix: 'x' }, ...LATENCY, ...SHARES],
+    columns: [
+      CONTENDER,
+      RATE,
+      { key: 'ratio', label: 'rate / floor', digits: 2, suffix: 'x' },
+      { key: 'capacityRatio', label: 'both at a full core', digits: 2, suffix: 'x' },
+      ...LATENCY,
+      ...SHARES,
+    ],
     rows: rows.map(({ name, series }) => ({
       contender: name,
       ...rateCells(series),
       ratio: series === floor ? null : medianRatio(series.rates(), floor.rates()),
+      capacityRatio: series === floor ? null : medianRatio(series.capacities(), floor.capacities()),
       ...latencyCells(series),
       ...shareCells(series),
     })),
-    notes: ["the load generator reaches at least the floor's rate; it limits the agent only where its share of a core comes near 100%"],
+    notes: [
+      "the load generator reaches at least the floor's rate; where its share of a core comes near 100% it limits that row: compare the columns at a full core",
+    ],
   };
 }

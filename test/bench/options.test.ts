@@ -16,7 +16,7 @@ describe('parseOptions()', () => {
       durationMillis: 2000,
       warmupMillis: 500,
       ratesPerSecond: [5000],
-      connections: [1, 64],
+      connections: [1, 64, 256],
       inFlight: [1, 64, 256],
       isPinned: false,
       jsonFile: null,
