@@ -1,8 +1,8 @@
-import { unpack } from 'msgpackr';
 import { decodeServerFrame } from '../protocol/codec.ts';
 import { FRAME_KINDS } from '../protocol/frames.ts';
 import { benchGraph, FEATURE_COUNT, featureRows } from './bench-bundle.ts';
 import { evaluateGraph } from './fab/graph.ts';
+import { unpackReply } from './peers/ws-codec.ts';
 
 /** Reads the prediction out of each contender's reply: a bench that times errors or another model must fail. */
 export type ReadPrediction = (reply: Uint8Array) => number;
@@ -37,7 +37,7 @@ export function binaryTensorPrediction(reply: Uint8Array): number {
 }
 
 export function webSocketPeerPrediction(reply: Uint8Array): number {
-  return Number((unpack(reply) as { prediction: unknown }).prediction);
+  return Number(unpackReply(reply).prediction);
 }
 
 export function jsonPrediction(reply: Uint8Array): number {

@@ -1,8 +1,8 @@
-import { pack } from 'msgpackr';
 import { encodeFrame } from '../protocol/codec.ts';
 import { type Context, FRAME_KINDS } from '../protocol/frames.ts';
 import { PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST } from '../protocol/limits.ts';
 import { FEATURE_COUNT, featureRows, floatBytes } from './bench-bundle.ts';
+import { packRequest } from './peers/ws-codec.ts';
 
 /** The requests of the benches, built once before anything is measured. */
 
@@ -64,7 +64,7 @@ export function predictPayloads(slot: string): Uint8Array[] {
 
 /** The WebSocket peer's requests: no context, no deadline, which favours it. */
 export function webSocketPeerPayloads(): Uint8Array[] {
-  return rows().map((features, index) => pack({ id: FIRST_NUMBER + index, features: Buffer.from(floatBytes(features)) }));
+  return rows().map((features, index) => packRequest({ id: FIRST_NUMBER + index, features: Buffer.from(floatBytes(features)) }));
 }
 
 export function grpcPeerPayload(): Uint8Array {

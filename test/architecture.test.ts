@@ -54,9 +54,9 @@ function violations(sources: readonly Source[], isWrong: (path: string, specifie
 /** Packages that one file per side may import: everything else goes through that file. */
 const DOORS: readonly (readonly [string, RegExp, readonly string[]])[] = [
   ['uWebSockets.js', /^uWebSockets\.js/, ['agent/serve/door.ts', 'bench/floor-server.ts']],
-  ['onnxruntime-node', /^onnxruntime/, ['agent/infer/session.ts', 'bench/fab/runtime.ts', 'bench/peers/model.ts']],
+  ['onnxruntime-node', /^onnxruntime/, ['agent/infer/session.ts', 'bench/peers/model.ts']],
   ['piscina', /^piscina/, ['agent/infer/heavy-process.ts']],
-  ['msgpackr', /^msgpackr/, ['protocol/codec.ts', 'bench/peers/ws-server.ts', 'bench/peers/ws-load.ts']],
+  ['msgpackr', /^msgpackr/, ['protocol/codec.ts', 'bench/peers/ws-codec.ts']],
 ];
 
 /** Pure files: decisions without clock, randomness, files or sockets. */

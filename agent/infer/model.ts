@@ -1,7 +1,6 @@
 import { DATATYPES, type WireTensor } from '../../protocol/datatype.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { Manifest } from '../../protocol/manifest.ts';
-import { float16ToNumber } from '../bundles/tensor-compare.ts';
 import { type ExternalFile, openSession, type OrtTensor, type OrtTensors, type Session } from './session.ts';
 import { elementCount, toOrtTensor } from './tensor.ts';
 
@@ -106,8 +105,7 @@ export function outputNumber(outputs: OrtTensors, name: string | undefined, row:
   const { data } = tensor;
   const perRow = data.length / rows;
   const value = data[row * perRow];
-  if (value === undefined || perRow < 1) return Number.NaN;
-  return tensor.type === 'float16' ? float16ToNumber(Number(value)) : Number(value);
+  return value === undefined || perRow < 1 ? Number.NaN : Number(value);
 }
 
 /** Row `row` of an output whose first axis counts `rows` rows, as a tensor of one row; the tensor itself when it does not. */

@@ -3,8 +3,6 @@ import { assert, messageOf, SetpointError } from '../../protocol/errors.ts';
 import { openJournal, type StreamFile } from './open.ts';
 import { encodeRecord, MAX_RECORD_BYTES, RecordBuffer, recordStride, type RecordKind } from './record.ts';
 
-export { journalPath } from './open.ts';
-
 /** Room for one turn: 1,024 requests of 600 bytes with their decisions fit without a second write. */
 const TURN_BUFFER_BYTES = 1024 * 1024;
 

@@ -62,6 +62,7 @@ export class Agent {
       log,
       broadcast: (slot, key, state) => this.#threads.tellAll({ type: 'estimate', slot, key, state }),
     });
+    this.#estimators.load();
     this.#heavy = this.#createHeavy(config);
     this.#threads = new ServingThreads({
       settings: blocks.map((_, stream) => threadSettings(options, port, stream, slotNames, blocks)),
@@ -104,7 +105,6 @@ export class Agent {
 
   async #bringUp(): Promise<void> {
     this.#tellStatus();
-    this.#estimators.load(this.#metrics.length);
     // One after the other: two vettings at a time would disturb each other's measurements.
     for (const slot of this.#slots.values()) await this.#bringUpSlot(slot);
     if (this.#isStopping) return;

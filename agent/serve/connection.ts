@@ -114,7 +114,9 @@ export class Connection implements ReplyTarget {
 
   flush(): void {
     if (this.#outbox.length === 0 || this.#isClosed) return;
-    this.#socket.cork(this.#writeOutbox);
+    // A single frame is one write as it is; corking it would cost a call into the socket and back.
+    if (this.#outbox.length === 1) this.#writeOutbox();
+    else this.#socket.cork(this.#writeOutbox);
   }
 
   readonly #writeOutbox = (): void => {

@@ -33,8 +33,7 @@ export function lockDataDirectory(directory: string): DataLock {
       if (tryLink(draft, path)) return { release: () => releaseLock(path, own) };
       const holder = readHolder(path);
       if (holder !== null && isRunning(holder)) throw held(directory, holder);
-      // rename() moves it for one of several contenders only; the others find nothing to move and try to link again.
-      moveAway(path, `${path}.stale.${process.pid}`);
+      takeAway(path, `${path}.stale.${process.pid}`, directory, holder);
     }
     throw held(directory, readHolder(path));
   } finally {
@@ -53,12 +52,21 @@ function tryLink(draft: string, path: string): boolean {
   }
 }
 
-function moveAway(path: string, aside: string): void {
+/**
+ * Moves a dead holder's file away. rename() moves it for one of several contenders only; one that comes later may move the
+ * lock that another has just taken, and puts it back.
+ */
+function takeAway(path: string, aside: string, directory: string, stale: Holder | null): void {
   try {
     renameSync(path, aside);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return;
   }
+  const moved = readHolder(aside);
+  if (moved === null || (moved.processId === stale?.processId && moved.started === stale.started)) return;
+  tryLink(aside, path);
+  throw held(directory, moved);
 }
 
 function releaseLock(path: string, own: Holder): void {

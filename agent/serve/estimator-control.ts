@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeClientFrame } from '../../protocol/codec.ts';
 import { messageOf } from '../../protocol/errors.ts';
@@ -7,7 +7,7 @@ import type { EstimatorState } from '../guard/estimator.ts';
 import type { GuardPolicy } from '../guard/policy.ts';
 import { journalPath } from '../journal/open.ts';
 import { scanJournal } from '../journal/reader.ts';
-import { type JournalRecord, RECORD_KINDS } from '../journal/record.ts';
+import { RECORD_KINDS } from '../journal/record.ts';
 import type { Log } from '../log.ts';
 import { EstimatorStore } from './estimator-store.ts';
 import type { ThreadMessage } from './messages.ts';
@@ -19,6 +19,8 @@ export interface EstimatorControlOptions {
   /** Tells every serving thread; null forgets. */
   readonly broadcast: (slot: string, key: string, state: EstimatorState | null) => void;
 }
+
+const STREAM_FILE = /^stream-(\d+)\.journal$/;
 
 interface Replay {
   readonly frame: ObserveFrame;
@@ -41,35 +43,38 @@ export class EstimatorControl {
     this.#store = new EstimatorStore(join(options.dataDirectory, 'estimators.json'));
   }
 
-  load(streams: number): void {
+  /** Before the serving threads open the journals: a damaged one is set aside then, and what it still tells is read here. */
+  load(): void {
     const damage = this.#store.load();
     if (damage !== null) this.#options.log('warn', 'estimators damaged', { message: damage.message, remedy: damage.remedy });
-    for (let stream = 0; stream < streams; stream++) this.#collect(stream);
+    const folder = join(this.#options.dataDirectory, 'journal');
+    if (!existsSync(folder)) return;
+    // Every stream that is there, not only those of today's serving threads: there may have been more of them before.
+    for (const name of readdirSync(folder)) {
+      const stream = STREAM_FILE.exec(name)?.[1];
+      if (stream !== undefined) this.#collect(journalPath(folder, Number(stream)), Number(stream));
+    }
   }
 
-  #collect(stream: number): void {
-    const path = journalPath(join(this.#options.dataDirectory, 'journal'), stream);
-    if (!existsSync(path)) return;
-    const { sequence, offset } = this.#store.position(stream);
-    let last = { sequence, offset };
-    const visit = (record: JournalRecord, recordOffset: number): void => {
-      if (record.kind !== RECORD_KINDS.observation || record.sequence <= last.sequence) return;
+  #collect(path: string, stream: number): void {
+    let reached = this.#store.position(stream);
+    scanJournal(path, 0, (record) => {
+      if (record.kind !== RECORD_KINDS.observation || record.sequence <= reached) return;
       const frame = decodeClientFrame(record.request.slice());
       if (frame.kind !== FRAME_KINDS.observe) return;
       const waiting = this.#replays.get(frame.slot) ?? [];
       waiting.push({ frame, timeMillis: record.timeMicros / 1000 });
       this.#replays.set(frame.slot, waiting);
-      last = { sequence: record.sequence, offset: recordOffset };
-    };
-    // A journal that was set aside and begun anew does not have the old offset: it is read from its start.
-    const isKnown = offset <= statSync(path).size && scanJournal(path, offset, visit)?.tail !== 'damaged';
-    if (!isKnown) scanJournal(path, 0, visit);
-    this.#store.reached(stream, last);
+      reached = record.sequence;
+    });
+    this.#store.reached(stream, reached);
   }
 
   /** The slot has a guard: what waited for it is learnt, and its estimates go to the serving threads. */
   slotReady(slot: string, policy: GuardPolicy): void {
-    for (const { frame, timeMillis } of this.#replays.get(slot) ?? []) {
+    // In the order in which they came, whichever serving thread took them: estimates depend on it.
+    const waiting = (this.#replays.get(slot) ?? []).sort((one, other) => one.timeMillis - other.timeMillis);
+    for (const { frame, timeMillis } of waiting) {
       const { key, observation } = observationOf(frame, policy, timeMillis);
       this.#store.learn(slot, key, observation, policy, timeMillis, (...evicted) => this.#options.broadcast(...evicted, null));
     }
@@ -84,8 +89,8 @@ export class EstimatorControl {
     message: Extract<ThreadMessage, { type: 'observation' }>,
     policy: GuardPolicy | null,
   ): { outcome: Outcome; estimate: number | null } {
-    const { slot, key, observation, sequence, offset } = message;
-    this.#store.reached(stream, { sequence, offset });
+    const { slot, key, observation, sequence } = message;
+    this.#store.reached(stream, sequence);
     if (policy === null) return { outcome: 'recorded', estimate: null };
     const learnt = this.#store.learn(slot, key, observation, policy, Date.now(), (...evicted) => this.#options.broadcast(...evicted, null));
     if (learnt.state !== undefined) this.#options.broadcast(slot, key, learnt.state);

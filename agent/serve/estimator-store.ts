@@ -9,12 +9,6 @@ const FORMAT = 'setpoint.estimators.v1';
 /** Control threads with an estimate: 150 models x 10 chambers x 5 recipes, with room. About 5 KB each. */
 const MAX_THREADS = 10_000;
 
-/** How far a stream's observations are part of the states: all up to `sequence`; `offset` is where to look for later ones. */
-export interface StreamPosition {
-  readonly sequence: number;
-  readonly offset: number;
-}
-
 export interface LearntObservation {
   readonly outcome: Outcome;
   readonly estimate: number | null;
@@ -34,7 +28,8 @@ interface Entry {
 export class EstimatorStore {
   readonly #path: string;
   readonly #entries = new Map<string, Entry>();
-  readonly #positions = new Map<number, StreamPosition>();
+  /** By stream: every observation up to this sequence number is part of the states. */
+  readonly #positions = new Map<number, number>();
   #isDirty = false;
 
   constructor(path: string) {
@@ -45,8 +40,8 @@ export class EstimatorStore {
     return this.#entries.values();
   }
 
-  position(stream: number): StreamPosition {
-    return this.#positions.get(stream) ?? { sequence: 0, offset: 0 };
+  position(stream: number): number {
+    return this.#positions.get(stream) ?? 0;
   }
 
   /** Learns an observation. `evicted` is told of a control thread that had to make room, the one longest without news. */
@@ -69,8 +64,8 @@ export class EstimatorStore {
     return { outcome, state, estimate: nextValue(state, observation, parameters, nowMillis) };
   }
 
-  reached(stream: number, position: StreamPosition): void {
-    this.#positions.set(stream, position);
+  reached(stream: number, sequence: number): void {
+    this.#positions.set(stream, sequence);
     this.#isDirty = true;
   }
 
@@ -92,8 +87,8 @@ export class EstimatorStore {
       const snapshot = JSON.parse(readFileSync(this.#path, 'utf8')) as { format?: unknown; positions?: unknown; threads?: unknown };
       if (snapshot.format !== FORMAT || !Array.isArray(snapshot.positions) || !Array.isArray(snapshot.threads))
         throw new Error('it is no snapshot of estimators');
-      for (const { stream, sequence, offset } of snapshot.positions as (StreamPosition & { stream: number })[])
-        this.#positions.set(stream, { sequence, offset });
+      for (const { stream, sequence } of snapshot.positions as { stream: number; sequence: number }[])
+        this.#positions.set(stream, sequence);
       for (const { slot, key, state } of snapshot.threads as Entry[])
         this.#entries.set(key, { slot, key, state: parseEstimatorState(state) });
       return null;
@@ -111,7 +106,7 @@ export class EstimatorStore {
   /** Writes the snapshot if anything changed: to a new file, synced, renamed over the old one. */
   save(): void {
     if (!this.#isDirty) return;
-    const positions = [...this.#positions].map(([stream, position]) => ({ stream, ...position }));
+    const positions = [...this.#positions].map(([stream, sequence]) => ({ stream, sequence }));
     const text = JSON.stringify({ format: FORMAT, positions, threads: [...this.#entries.values()] });
     const draft = `${this.#path}.new`;
     const descriptor = openSync(draft, 'w', 0o640);

@@ -7,7 +7,7 @@ import { checkTensors, placeVector, tensorsOf } from './inputs.ts';
 import type { Request } from './request.ts';
 import { fail, takeOutputs } from './runner.ts';
 
-/** Runs during which the heavy process died before the bundle is suspended: once may be the neighbour's fault. */
+/** Deaths of the heavy process during runs of a bundle before it is suspended: once may be the neighbour's fault. */
 const MAX_CRASHES = 3;
 
 export interface HeavyRequestServices {
@@ -26,9 +26,22 @@ export interface HeavyRequestServices {
 export class HeavyRequests {
   readonly #services: HeavyRequestServices;
   readonly #crashes = new Map<string, number>();
+  /** Bundles that the death being told counts against: its runs are all told of it before anything else happens. */
+  readonly #counted = new Set<string>();
+  #isDeathExplained = false;
 
   constructor(services: HeavyRequestServices) {
     this.#services = services;
+  }
+
+  /** Bundles were suspended and their process is killed for it: the other runs that it takes along are innocent. */
+  explainDeath(): void {
+    this.#isDeathExplained = true;
+  }
+
+  /** Another process takes over. */
+  processStarted(): void {
+    this.#isDeathExplained = false;
   }
 
   submit(request: Request): void {
@@ -91,6 +104,9 @@ export class HeavyRequests {
   }
 
   #countCrash({ bundle }: Request): void {
+    if (this.#isDeathExplained || this.#counted.has(bundle.bundleId)) return;
+    this.#counted.add(bundle.bundleId);
+    queueMicrotask(() => this.#counted.clear());
     const crashes = (this.#crashes.get(bundle.bundleId) ?? 0) + 1;
     this.#crashes.set(bundle.bundleId, crashes);
     if (crashes < MAX_CRASHES || bundle.isSuspended) return;

@@ -25,8 +25,8 @@ export interface HeavySupervisorOptions {
 /** Keeps a heavy process running: starts it when first needed, kills it when it says that a run hangs, starts it again. */
 export class HeavySupervisor {
   readonly #options: HeavySupervisorOptions;
-  /** A socket path must be short (108 bytes); the data directory's may not be. */
-  readonly #directory = mkdtempSync(join(tmpdir(), 'setpoint-'));
+  /** A socket path must be short (108 bytes); the data directory's may not be. Made when first needed: most agents have no heavy model. */
+  #directory: string | null = null;
   #child: ChildProcess | null = null;
   #starts = 0;
   #isStopped = false;
@@ -39,6 +39,7 @@ export class HeavySupervisor {
   start(): void {
     if (this.#child !== null || this.#isStopped) return;
     const { threads, queueLength, hangMillis, memoryLimitBytes } = this.#options;
+    this.#directory ??= mkdtempSync(join(tmpdir(), 'setpoint-'));
     const socketPath = join(this.#directory, `heavy-${++this.#starts}.sock`);
     const settings = [threads, queueLength, hangMillis, memoryLimitBytes].map(String);
     const child = spawn(process.execPath, [PROCESS_FILE, socketPath, ...settings], {
@@ -63,7 +64,7 @@ export class HeavySupervisor {
   stop(): void {
     this.#isStopped = true;
     this.#child?.kill('SIGKILL');
-    rmSync(this.#directory, { recursive: true, force: true });
+    if (this.#directory !== null) rmSync(this.#directory, { recursive: true, force: true });
   }
 
   #restart(description: string): void {

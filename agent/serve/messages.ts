@@ -60,7 +60,6 @@ export type ThreadMessage =
       readonly key: string;
       readonly observation: Observation;
       readonly sequence: number;
-      readonly offset: number;
     }
   | { readonly type: 'repository'; readonly token: number; readonly action: 'load' | 'unload'; readonly slot: string }
   | { readonly type: 'alert'; readonly alert: string; readonly slot: string | null; readonly message: string }

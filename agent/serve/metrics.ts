@@ -55,7 +55,7 @@ export function metricsBytes(slotCount: number): number {
 
 function fineBucket(micros: number): number {
   if (micros < 1) return 0;
-  const octave = Math.min(31 - Math.clz32(micros), FINE_OCTAVES - 1);
+  const octave = Math.min(31 - Math.clz32(Math.min(micros, 2 ** FINE_OCTAVES)), FINE_OCTAVES - 1);
   const step = Math.floor((micros / 2 ** octave - 1) * FINE_STEPS);
   return octave * FINE_STEPS + Math.min(step, FINE_STEPS - 1);
 }

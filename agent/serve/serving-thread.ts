@@ -40,6 +40,7 @@ class ServingThread {
   readonly #slots: ReadonlyMap<string, Slot>;
   readonly #journal: Journal;
   readonly #lane: HeavyLane;
+  readonly #heavyRequests: HeavyRequests;
   readonly #turn: Turn;
   readonly #door: Door;
   readonly #waiting: WaitingObservations;
@@ -65,6 +66,7 @@ class ServingThread {
     });
     this.#lane = new HeavyLane(settings.heavyLimit);
     this.#waiting = new WaitingObservations(settings.stream);
+    this.#heavyRequests = this.#createHeavyRequests();
     this.#turn = this.#createTurn();
     this.#door = this.#createDoor(blocks);
   }
@@ -78,10 +80,13 @@ class ServingThread {
         this.#activate(message.slot, message.bundleId);
         break;
       case 'suspend':
+        this.#heavyRequests.explainDeath();
         for (const slot of this.#slots.values()) if (slot.active?.bundleId === message.bundleId) slot.active.isSuspended = true;
         break;
       case 'heavy':
+        // Connecting gives up the runs of the process before: they are told apart by what ended it.
         this.#lane.connect(message.socketPath);
+        this.#heavyRequests.processStarted();
         break;
       case 'estimate':
         if (message.state === null) this.#slots.get(message.slot)?.estimators.delete(message.key);
@@ -106,19 +111,22 @@ class ServingThread {
     }
   }
 
-  #createTurn(): Turn {
-    const heavy = new HeavyRequests({
+  #createHeavyRequests(): HeavyRequests {
+    return new HeavyRequests({
       lane: this.#lane,
       complete: (request) => this.#turn.complete(request),
       discarded: (request) => this.#metrics.addToSlot(request.slot.index, 'discarded'),
       suspended: (bundleId, why) => this.#post({ type: 'suspended', bundleId, why }),
     });
+  }
+
+  #createTurn(): Turn {
     return new Turn({
       journal: this.#journal,
       metrics: this.#metrics,
       defaultDeadlineMicros: this.#settings.defaultDeadlineMicros,
       nowMillis: Date.now,
-      submitHeavy: (request) => heavy.submit(request),
+      submitHeavy: (request) => this.#heavyRequests.submit(request),
       onJournalFailure: (error, records) => {
         this.#metrics.add('journalFailures');
         this.#metrics.add('unjournaled', records);
@@ -209,10 +217,9 @@ class ServingThread {
     const { slot, bundle } = found;
     this.#metrics.addToSlot(slot.index, 'observations');
     const { key, observation } = observationOf(frame, bundle.policy, Date.now());
-    const offset = this.#journal.offset;
     this.#turn.observe(bytes, (sequence) => {
       const token = this.#waiting.add(connection, frame.requestId, sequence);
-      this.#post({ type: 'observation', token, slot: slot.name, key, observation, sequence, offset });
+      this.#post({ type: 'observation', token, slot: slot.name, key, observation, sequence });
     });
   }
 
@@ -275,6 +282,16 @@ class ServingThread {
     this.#post({ type: 'alert', alert, slot, message });
   }
 
+  #closeJournal(): void {
+    try {
+      this.#journal.close();
+    } catch (error) {
+      if (!(error instanceof SetpointError)) throw error;
+      this.#metrics.add('journalFailures');
+      this.#alert(error.code, null, error.message);
+    }
+  }
+
   /** Answers what is in flight, says goodbye to every connection, and closes the journal. New requests get `stopping`. */
   async #stop(drainMillis: number): Promise<void> {
     this.#isReady = false;
@@ -288,7 +305,7 @@ class ServingThread {
     this.#door.close();
     this.#lane.close();
     this.#turn.end();
-    this.#journal.close();
+    this.#closeJournal();
     for (const { active, standby } of this.#slots.values()) {
       active?.model?.release();
       standby?.model?.release();

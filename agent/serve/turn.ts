@@ -142,12 +142,12 @@ export class Turn {
     });
     try {
       journal.commit();
+      metrics.add('journalRecords', journal.nextSequence - first);
     } catch (error) {
       if (!(error instanceof SetpointError)) throw error;
       this.#services.onJournalFailure(error, journal.nextSequence - first);
     }
     metrics.add('journalBytes', journal.offset - offset);
-    metrics.add('journalRecords', journal.nextSequence - first);
     return sequences;
   }
 

@@ -2,8 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { renameSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { FRAME_KINDS, type PredictFrame, reasonNames } from '../../protocol/frames.ts';
+import { FRAME_KINDS, type PredictFrame, reasonNames, type ServerFrame } from '../../protocol/frames.ts';
 import { type RunningAgent, startAgent, temporaryDirectory, waitFor } from '../support/agent.ts';
+import { openOnEveryThread } from '../support/load.ts';
 import {
   COUNTING_BASELINE,
   countingInput,
@@ -103,32 +104,39 @@ describe('a model whose input says how long it takes', () => {
         guarded: writeCountingBundle(join(directory, 'guarded'), 'prediction'),
         tensors: writeCountingBundle(join(directory, 'tensors'), 'tensors'),
       },
-      config: { heavy: { queueLength: 4 } },
+      config: { heavy: { queueLength: 4 }, threads: 2 },
     });
     expect((await stateOf(agent, 'guarded')).lane).toBe('heavy');
     expect((await stateOf(agent, SLOT)).lane).toBe('inline');
     const controller = await openController(agent.port);
-    // Ready means ready: the first request already gets the model.
+    // Ready means ready: the first heavy request already gets the model.
     const first = asDecision(await controller.ask(counting('guarded', 1, 10)));
     expect(first).toMatchObject({ action: 'model', value: 12, reasons: 0 });
     const witness = await startWitness(agent.port, SLOT, FEATURES);
-    for (const trips of [0, 1, 1000, 200_000]) {
+    for (const trips of [0, 1, 1000, 100_000]) {
       const guarded = asDecision(await controller.ask(counting('guarded', controller.nextId() + 10, trips)));
       expect(guarded).toMatchObject({ action: 'model', value: 2 + trips });
       const tensors = asDecision(await controller.ask(counting('tensors', controller.nextId() + 10, trips)));
       const [output] = tensors.outputs!;
       expect(new Float32Array(Uint8Array.from(output!.bytes).buffer)).toEqual(Float32Array.of(2 + trips));
     }
-    // One runs, four wait, the rest finds no room.
-    const burst = Array.from({ length: 10 }, (_, at) => controller.ask(counting(at < 8 ? 'guarded' : 'tensors', 100 + at, 300_000)));
-    const answers = await Promise.all(burst);
-    const overloaded = answers.slice(0, 8).filter((frame) => frame.kind === FRAME_KINDS.decision && frame.action === 'fallback');
-    expect(overloaded).toHaveLength(3);
-    for (const frame of overloaded) {
-      expect(reasonNames(asDecision(frame).reasons)).toContain('overload');
-      expect(asDecision(frame).value).toBe(COUNTING_BASELINE);
-    }
-    for (const frame of answers.slice(8)) expect(frame).toMatchObject({ kind: FRAME_KINDS.error, code: 'overloaded', retryable: true });
+    // Of each serving thread one request runs, or is the next to run, and four wait; the rest finds no room.
+    const onThreads = await openOnEveryThread(agent.port, 2, SLOT, FEATURES);
+    const bursts = onThreads.map(async (socket) => {
+      const burst = Array.from({ length: 10 }, (_, at) => socket.ask(counting(at < 8 ? 'guarded' : 'tensors', 100 + at, 100_000)));
+      const answers = await Promise.all(burst);
+      const [fallback, model] = ['fallback', 'model'].map((action) =>
+        answers.slice(0, 8).filter((frame) => frame.kind === FRAME_KINDS.decision && frame.action === action),
+      );
+      expect(model).toHaveLength(5);
+      expect(fallback).toHaveLength(3);
+      for (const frame of fallback!) {
+        expect(reasonNames(asDecision(frame).reasons)).toContain('overload');
+        expect(asDecision(frame).value).toBe(COUNTING_BASELINE);
+      }
+      for (const frame of answers.slice(8)) expect(frame).toMatchObject({ kind: FRAME_KINDS.error, code: 'overloaded', retryable: true });
+    });
+    await Promise.all(bursts);
     const { failures } = await witness.stop();
     expect(failures).toEqual([]);
   });
@@ -143,6 +151,8 @@ describe('a model whose input says how long it takes', () => {
     });
     const controller = await openController(agent.port);
     const witness = await startWitness(agent.port, SLOT, FEATURES);
+    /** Requests of the other heavy slot behind the run that hangs. */
+    let waiting: Promise<ServerFrame>[] = [];
     expect(asDecision(await controller.ask(counting('hung', 1, 5))).value).toBe(7);
 
     await expectFallbackByDeadline();
@@ -155,6 +165,7 @@ describe('a model whose input says how long it takes', () => {
     // A new bundle at the path ends the suspension as well.
     await expectFallbackByDeadline();
     await expectSuspended();
+    await expectNeighbour();
     symlinkSync(writeCountingBundle(join(directory, 'hung-2'), 'prediction', '2'), `${hung}.new`);
     renameSync(`${hung}.new`, hung);
     await waitForState(agent, 'hung', 'ready');
@@ -165,7 +176,9 @@ describe('a model whose input says how long it takes', () => {
 
     async function expectFallbackByDeadline(): Promise<void> {
       const started = performance.now();
-      const late = asDecision(await controller.ask(counting('hung', 2, FOR_EVER, { deadlineMicros: DEADLINE_MICROS })));
+      const answer = controller.ask(counting('hung', 2, FOR_EVER, { deadlineMicros: DEADLINE_MICROS }));
+      waiting = [6, 7, 8, 9].map((requestId) => controller.ask(counting('neighbour', requestId, 5)));
+      const late = asDecision(await answer);
       expect(performance.now() - started).toBeLessThan(DEADLINE_MICROS / 1000 + ALLOWANCE_MILLIS);
       expect(late.action).toBe('fallback');
       expect(reasonNames(late.reasons)).toContain('deadline');
@@ -183,6 +196,8 @@ describe('a model whose input says how long it takes', () => {
 
     /** The heavy process is started again: the other heavy slot answers soon, and until then says that it may be tried again. */
     async function expectNeighbour(): Promise<void> {
+      for (const frame of await Promise.all(waiting)) expect(frame).toMatchObject({ code: 'not_ready', retryable: true });
+      expect((await stateOf(agent, 'neighbour')).state).toBe('ready');
       await waitFor(
         async () => {
           const frame = await controller.ask(counting('neighbour', 4, 5));
@@ -205,7 +220,8 @@ describe('a model whose input says how long it takes', () => {
     const directory = temporaryDirectory();
     const agent = await startAgent({
       slots: { [SLOT]: BUNDLE, tensors: writeCountingBundle(join(directory, 'tensors'), 'tensors') },
-      config: { heavy: { hangMillis: 1000 } },
+      // Long after the deadline: the answer must not wait for the end of the process.
+      config: { heavy: { hangMillis: 3000 } },
     });
     const controller = await openController(agent.port);
     const started = performance.now();
@@ -223,6 +239,7 @@ describe('a model whose input says how long it takes', () => {
     expect(late).toMatchObject({ action: 'fallback', value: null, outputs: null });
     expect(reasonNames(late.reasons)).toContain('deadline');
     expect((await overHttp).status).toBe(503);
+    expect((await stateOf(agent, 'tensors')).state).toBe('ready');
     expect(performance.now() - started).toBeLessThan(DEADLINE_MICROS / 1000 + ALLOWANCE_MILLIS);
     await waitForState(agent, 'tensors', 'suspended');
     expect(await controller.ask(counting('tensors', 2, 1))).toMatchObject({ kind: FRAME_KINDS.error, code: 'not_ready' });

@@ -4,7 +4,7 @@ import { scanJournal } from '../../agent/journal/reader.ts';
 import { type JournalRecord, RECORD_KINDS } from '../../agent/journal/record.ts';
 import { decodeServerFrame } from '../../protocol/codec.ts';
 import { type DecisionFrame, FRAME_KINDS, type PredictFrame, type ServerFrame } from '../../protocol/frames.ts';
-import { asDecision, type Closing, delay, openController, predictFrame, RawSocket } from './raw-socket.ts';
+import { asDecision, type Closing, delay, openController, predictFrame, type RawSocket } from './raw-socket.ts';
 
 /** Several controllers that ask at once, and the journal that must know of every answer. */
 
@@ -89,7 +89,7 @@ export class Load {
 }
 
 /** Every decision in the journals of a data directory: `stream/sequence/requestId`, once for each record. */
-export function journaledDecisions(dataDir: string): string[] {
+function journaledDecisions(dataDir: string): string[] {
   const folder = join(dataDir, 'journal');
   const found: string[] = [];
   for (const name of readdirSync(folder).filter((one) => one.endsWith('.journal'))) {

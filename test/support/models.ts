@@ -35,7 +35,7 @@ export function goldenFeatures(bundle: string): Float32Array {
   return new Float32Array(bytes.buffer);
 }
 
-export function int64(name: string, shape: readonly number[], values: readonly (number | bigint)[]): WireTensor {
+function int64(name: string, shape: readonly number[], values: readonly (number | bigint)[]): WireTensor {
   return { name, datatype: 'INT64', shape, bytes: new Uint8Array(BigInt64Array.from(values, BigInt).buffer) };
 }
 
@@ -57,7 +57,7 @@ function sumModel(bias: number): Uint8Array {
   });
 }
 
-export const SUM_BASELINE = -1;
+const SUM_BASELINE = -1;
 
 /** A prediction slot whose version tells what it adds: version `<bias>.0.0` answers f0 + f1 + bias. */
 export function writeSumBundle(folder: string, bias: number): string {
@@ -206,12 +206,12 @@ export function writeWideBundle(folder: string, count: number): string {
   return folder;
 }
 
-/** A copy of a bundle folder under another version, and so with another id. */
-export function copyBundle(from: string, to: string, version: string): string {
+/** A copy of a bundle folder with another fallback, and so with another id. */
+export function copyBundle(from: string, to: string, fallback: Readonly<Record<string, unknown>>): string {
   cpSync(from, to, { recursive: true });
   const path = join(to, 'manifest.json');
-  const manifest = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
-  writeFileSync(path, `${JSON.stringify({ ...manifest, version }, null, 1)}\n`);
+  const manifest = JSON.parse(readFileSync(path, 'utf8')) as { fallback: object };
+  writeFileSync(path, `${JSON.stringify({ ...manifest, fallback: { ...manifest.fallback, ...fallback } }, null, 1)}\n`);
   return to;
 }
 

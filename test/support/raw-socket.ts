@@ -247,9 +247,9 @@ export async function startWitness(port: number, slot: string, features: Float32
   const failures: string[] = [];
   let answers = 0;
   let longestMillis = 0;
-  let isStopped = false;
+  const stopping = new AbortController();
   const run = async (): Promise<void> => {
-    while (!isStopped) {
+    while (!stopping.signal.aborted) {
       const started = performance.now();
       const frame = await socket.ask(predictFrame(socket.nextId(), slot, features));
       longestMillis = Math.max(longestMillis, performance.now() - started);
@@ -261,7 +261,7 @@ export async function startWitness(port: number, slot: string, features: Float32
   const running = run().catch((error: unknown) => void failures.push(String(error)));
   return {
     stop: async () => {
-      isStopped = true;
+      stopping.abort();
       await running;
       socket.destroy();
       return { answers, failures, longestMillis };

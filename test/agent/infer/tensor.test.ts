@@ -58,10 +58,10 @@ describe('toOrtTensor()', () => {
     ['FP16', [0, 0x3c, 0, 0xc0], Uint16Array.of(0x3c00, 0xc000)],
     ['UINT32', [1, 0, 0, 0, 0, 0, 0, 128], Uint32Array.of(1, 0x80000000)],
     ['INT32', [1, 0, 0, 0, 255, 255, 255, 255], Int32Array.of(1, -1)],
-    ['UINT64', [...[1, 0, 0, 0, 0, 0, 0, 0], ...[255, 255, 255, 255, 255, 255, 255, 255]], BigUint64Array.of(1n, 2n ** 64n - 1n)],
-    ['INT64', [...[1, 0, 0, 0, 0, 0, 0, 0], ...[255, 255, 255, 255, 255, 255, 255, 255]], BigInt64Array.of(1n, -1n)],
+    ['UINT64', [1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255], BigUint64Array.of(1n, 2n ** 64n - 1n)],
+    ['INT64', [1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255], BigInt64Array.of(1n, -1n)],
     ['FP32', [0, 0, 128, 63, 0, 0, 0, 192], Float32Array.of(1, -2)],
-    ['FP64', [...[0, 0, 0, 0, 0, 0, 240, 63], ...[0, 0, 0, 0, 0, 0, 0, 192]], Float64Array.of(1, -2)],
+    ['FP64', [0, 0, 0, 0, 0, 0, 240, 63, 0, 0, 0, 0, 0, 0, 0, 192], Float64Array.of(1, -2)],
   ])('reads %s as little-endian elements', (datatype, bytes, data) => {
     expect(toOrtTensor(wire(datatype, [2], bytes))).toEqual({ type: DATATYPES[datatype].onnx, data, dims: [2], location: 'cpu' });
   });

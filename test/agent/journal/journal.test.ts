@@ -1,9 +1,21 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Journal, journalPath } from '../../../agent/journal/journal.ts';
+import { Journal } from '../../../agent/journal/journal.ts';
+import { journalPath } from '../../../agent/journal/open.ts';
 import { scanJournal } from '../../../agent/journal/reader.ts';
 import { encodeFileHeader, FILE_HEADER_BYTES, RECORD_KINDS } from '../../../agent/journal/record.ts';
 import { SetpointError } from '../../../protocol/errors.ts';
@@ -294,7 +306,7 @@ describe('a journal on a full disk', () => {
 
   /** Runs turns in a process whose files may not grow beyond `limitKibibytes`. */
   function runLimited(directory: string, limitKibibytes: number, sizes: readonly number[]): { turns: string[]; nextSequence: number } {
-    const child = join(import.meta.dirname, 'full-disk-child.ts');
+    const child = new URL('../../../test/agent/journal/full-disk-child.ts', import.meta.url).pathname;
     const script = `ulimit -S -f ${limitKibibytes} && exec "$0" "$@"`;
     const output = execFileSync('bash', ['-c', script, process.execPath, child, directory, ...sizes.map(String)], { encoding: 'utf8' });
     return JSON.parse(output) as { turns: string[]; nextSequence: number };
@@ -309,6 +321,13 @@ describe('a journal on a full disk', () => {
     const scan = scanJournal(journalPath(directory, 0), 0, (record) => sequences.push(record.sequence));
     expect([sequences, scan?.tail]).toEqual([[1, 4], 'clean']);
     expect(statSync(journalPath(directory, 0)).size).toBe(scan?.endOffset);
+  });
+
+  test('leaves whole records behind when the agent ends before it can write again', () => {
+    const directory = temporaryDirectory();
+    expect(runLimited(directory, 64, [40 * KIBI, 40 * KIBI]).turns[1]).toContain('journal_failed');
+    const scan = scanJournal(journalPath(directory, 0), 0, () => {});
+    expect([scan?.lastSequence, scan?.tail, statSync(journalPath(directory, 0)).size]).toEqual([1, 'clean', scan?.endOffset]);
   });
 
   test('loses what is collected of the turn when the write in the middle of it fails, and says so once', () => {
@@ -355,6 +374,8 @@ describe.skipIf(!existsSync('/proc/self/fd'))('a journal whose device fails', ()
     const restore = replaceDescriptor(journalPath(directory, 0), '/dev/full');
     const codes = [codeOf(() => turn(journal, 20)), codeOf(() => turn(journal, 30))];
     const { offset } = journal;
+    // What half a write leaves behind, longer than the next record.
+    appendFileSync(journalPath(directory, 0), new Uint8Array(500).fill(0xee));
     restore();
     expect(codes).toEqual(['journal_failed', 'journal_failed']);
     expect(offset).toBe(FILE_HEADER_BYTES + 48);

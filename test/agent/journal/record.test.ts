@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
@@ -14,7 +15,7 @@ import {
   type RecordKind,
   recordStride,
 } from '../../../agent/journal/record.ts';
-import { bytesOf, GOLDEN_HEADER, GOLDEN_RECORDS, hexOf } from './golden-journal.ts';
+import { bytesOf, GOLDEN_FILE, GOLDEN_HEADER, GOLDEN_RECORDS, hexOf } from './golden-journal.ts';
 
 interface Content {
   readonly sequence: number;
@@ -57,6 +58,12 @@ const sample: Content = {
   request: Uint8Array.from({ length: 33 }, (_, at) => at),
   reply: Uint8Array.from({ length: 12 }, (_, at) => 255 - at),
 };
+
+test('README.md shows the golden file', () => {
+  const readme = readFileSync(new URL('../../../agent/journal/README.md', import.meta.url), 'utf8');
+  const [, shown = ''] = /### Golden bytes[^]*?```text\n([^]*?)```/.exec(readme) ?? [];
+  expect(shown.replaceAll(/ .*$/gm, '').replaceAll('\n', '')).toBe(hexOf(GOLDEN_FILE));
+});
 
 describe('the file header', () => {
   test('has its golden bytes', () => {
