@@ -37,7 +37,7 @@ export function binaryTensorPrediction(reply: Uint8Array): number {
 }
 
 export function webSocketPeerPrediction(reply: Uint8Array): number {
-  return Number(unpackReply(reply).prediction);
+  return unpackReply(reply).prediction;
 }
 
 export function jsonPrediction(reply: Uint8Array): number {

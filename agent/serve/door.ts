@@ -1,4 +1,12 @@
-import { App, type HttpRequest as UwsRequest, type HttpResponse as UwsResponse, type TemplatedApp, type WebSocket } from 'uWebSockets.js';
+import {
+  App,
+  type HttpRequest as UwsRequest,
+  type HttpResponse as UwsResponse,
+  type TemplatedApp,
+  us_listen_socket_close,
+  type us_listen_socket,
+  type WebSocket,
+} from 'uWebSockets.js';
 import { SetpointError } from '../../protocol/errors.ts';
 import { MAX_FRAME_BYTES, SUBPROTOCOL } from '../../protocol/limits.ts';
 import { errorReply } from '../http/replies.ts';
@@ -44,6 +52,7 @@ export class Door {
   readonly #options: DoorOptions;
   readonly #app: TemplatedApp;
   readonly #connections = new Set<Connection>();
+  #listenSocket: us_listen_socket | null = null;
 
   constructor(options: DoorOptions) {
     this.#options = options;
@@ -71,7 +80,14 @@ export class Door {
         throw new SetpointError('internal', `Cannot listen on ${host}:${port}: the port is taken`, {
           remedy: 'choose another listen.port',
         });
+      this.#listenSocket = token;
     });
+  }
+
+  /** Takes no more connections; those that are open stay so. */
+  stopListening(): void {
+    if (this.#listenSocket !== null) us_listen_socket_close(this.#listenSocket);
+    this.#listenSocket = null;
   }
 
   get connections(): ReadonlySet<Connection> {

@@ -9,7 +9,7 @@ import type { ReplyTarget } from './request.ts';
 import type { ServedBundle } from './slot.ts';
 
 /** Rows of one HTTP request to a guarded slot: each is a decision of its own, with its own journal record. */
-export const MAX_HTTP_ROWS = 4096;
+const MAX_HTTP_ROWS = 4096;
 
 /**
  * Cuts an inference job into predict frames: one a row where the slot has a guard, since each row is a decision about a

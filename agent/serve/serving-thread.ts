@@ -23,6 +23,12 @@ import { Turn } from './turn.ts';
 /** How often a stopping thread looks whether everything in flight is answered. */
 const DRAIN_POLL_MILLIS = 5;
 
+/**
+ * Between the close frames and the end of the sockets. A socket that ends while its peer still sends is reset, and the peer
+ * may lose the close frame and the answers before it.
+ */
+const GOODBYE_MILLIS = 250;
+
 /** An alert of the same kind is told again after this; the counters in /metrics miss none. */
 const ALERT_INTERVAL_MILLIS = 60_000;
 
@@ -299,9 +305,10 @@ class ServingThread {
     const until = performance.now() + drainMillis;
     while (this.#lane.inFlight > 0 && performance.now() < until) await delay(DRAIN_POLL_MILLIS);
     this.#turn.end();
+    this.#door.stopListening();
+    const isAnybodyThere = this.#door.connections.size > 0;
     for (const connection of this.#door.connections) connection.stop();
-    // Close frames leave before the sockets are dropped.
-    await delay(DRAIN_POLL_MILLIS);
+    if (isAnybodyThere) await delay(GOODBYE_MILLIS);
     this.#door.close();
     this.#lane.close();
     this.#turn.end();
