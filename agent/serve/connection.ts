@@ -37,6 +37,7 @@ export interface ConnectionServices {
 /** One controller's connection: its place in the protocol and what it has in flight. */
 export class Connection implements ReplyTarget {
   readonly sendsFrames = true;
+  handedMillis = 0;
   readonly #socket: Socket;
   readonly #services: ConnectionServices;
   #isWelcome = false;

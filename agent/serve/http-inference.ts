@@ -51,6 +51,7 @@ function rowCount(inputs: readonly WireTensor[], manifest: Manifest): number {
 /** Collects the decisions of one HTTP request and answers when the last has come. */
 export class HttpTarget implements ReplyTarget {
   readonly sendsFrames = false;
+  handedMillis = 0;
   readonly #bundle: ServedBundle;
   readonly #firstRequestId: number;
   readonly #decisions: (DecisionFrame | undefined)[];

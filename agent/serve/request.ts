@@ -5,6 +5,8 @@ import type { ServedBundle, Slot } from './slot.ts';
 
 /** Where an answer goes: a WebSocket connection or an HTTP request. */
 export interface ReplyTarget {
+  /** performance.now() when the answers of a turn were handed to the socket; ends the service time. */
+  handedMillis: number;
   /** Whether the frame's bytes are what leaves. */
   readonly sendsFrames: boolean;
   /** The decision is in the journal. `bytes` is its frame, valid only during the call. */

@@ -185,12 +185,14 @@ export class Turn {
       }
       this.#targets.add(target);
     });
-    for (const target of this.#targets) target.flush();
-    const sent = performance.now();
+    for (const target of this.#targets) {
+      target.handedMillis = performance.now();
+      target.flush();
+    }
     this.#requests.forEach((request, at) => {
       const decision = this.#decisions[at] as DecisionFrame;
       if (decision === NO_DECISION) return;
-      metrics.answered(request.slot.index, ACTION_NUMBERS[decision.action], decision.reasons, (sent - request.arrivedMillis) * 1000);
+      metrics.answered(request.slot.index, ACTION_NUMBERS[decision.action], decision.reasons, (request.target.handedMillis - request.arrivedMillis) * 1000);
     });
     metrics.add('turns');
   }

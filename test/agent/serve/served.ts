@@ -108,6 +108,7 @@ export function observeFrame(fields: Partial<ObserveFrame> = {}): ObserveFrame {
 
 /** Writes down what it is told, into a log that others may share. */
 export class RecordingTarget implements ReplyTarget {
+  handedMillis = 0;
   readonly sendsFrames: boolean;
   readonly decisions: DecisionFrame[] = [];
   readonly frames: Uint8Array[] = [];
