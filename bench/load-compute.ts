@@ -3,6 +3,8 @@ import { openSession } from '../agent/infer/session.ts';
 import type { ComputeJob, LoadResult } from './load-jobs.ts';
 import { Measurement, nowMicros } from './measurement.ts';
 
+const NEVER_WOKEN = new Int32Array(new SharedArrayBuffer(4));
+
 /** Runs between looks at whether the time is over. */
 const RUNS_A_TURN = 64;
 
@@ -15,6 +17,7 @@ export function runCompute(job: ComputeJob): LoadResult {
   const measurement = new Measurement({ warmupMillis: job.durationMillis / 4, durationMillis: job.durationMillis, serverPids: [] });
   while (measurement.advance(nowMicros())) {
     for (let run = 0; run < RUNS_A_TURN; run++) {
+      if (job.pauseMillis > 0) Atomics.wait(NEVER_WOKEN, 0, 0, job.pauseMillis);
       const start = nowMicros();
       session.run(feeds, fetches);
       measurement.answered(start, nowMicros(), 1);

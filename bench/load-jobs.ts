@@ -41,6 +41,8 @@ export interface ComputeJob {
   readonly inputName: string;
   readonly featureCount: number;
   readonly durationMillis: number;
+  /** Time the processor sleeps before each run; 0 runs in a loop. */
+  readonly pauseMillis: number;
 }
 
 export type Job = LoadJob | ComputeJob;

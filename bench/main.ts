@@ -8,7 +8,7 @@ import { describeMachine, machineText } from './machine.ts';
 import { type BenchOptions, type Command, HELP, parseOptions } from './options.ts';
 import { CORES, canPin } from './processor-pin.ts';
 import { runPeers } from './peers.ts';
-import { Series } from './rounds.ts';
+import { ModelAlone } from './rounds.ts';
 import { renderTable, type Table } from './table.ts';
 import { runThroughput } from './throughput.ts';
 
@@ -16,7 +16,7 @@ import { runThroughput } from './throughput.ts';
 
 const EXIT = { met: 0, missed: 1, usage: 2, interrupted: 130 } as const;
 
-type Bench = (arena: Arena, options: BenchOptions, compute: Series) => Promise<BenchReport>;
+type Bench = (arena: Arena, options: BenchOptions, compute: ModelAlone) => Promise<BenchReport>;
 
 const BENCHES: Readonly<Record<Exclude<Command, 'check'>, Bench>> = {
   latency: runLatency,
@@ -29,7 +29,7 @@ function benchesOf(command: Command): readonly Bench[] {
 }
 
 /** Each bench has servers of its own, so that none inherits the other's connections, caches or garbage. */
-async function runBench(bench: Bench, options: BenchOptions, compute: Series): Promise<BenchReport> {
+async function runBench(bench: Bench, options: BenchOptions, compute: ModelAlone): Promise<BenchReport> {
   const arena = new Arena(options.isPinned && canPin());
   const stop = (): void => {
     arena.stop().then(
@@ -61,7 +61,7 @@ function settingsText({ command, rounds, durationMillis, warmupMillis, quick, is
 async function runCommand(options: BenchOptions, budgets: Budgets): Promise<number> {
   const machine = describeMachine();
   console.log(`${machineText(machine)}\n${settingsText(options)}`);
-  const compute = new Series();
+  const compute = new ModelAlone();
   const tables: Table[] = [];
   const measures: Record<string, number | null> = {};
   for (const bench of benchesOf(options.command)) {
@@ -72,7 +72,7 @@ async function runCommand(options: BenchOptions, budgets: Budgets): Promise<numb
   }
   const factor = machineFactor(
     budgets,
-    compute.median(({ latencyMicros }) => latencyMicros?.p50 ?? null),
+    compute.loop.median(({ latencyMicros }) => latencyMicros?.p50 ?? null),
   );
   const judged = budgets.budgets.filter(({ bench }) => options.command === 'check' || bench === options.command);
   const closing = [modelAloneTable(compute, factor), verdictTable({ ...budgets, budgets: judged }, measures, factor)];

@@ -2,7 +2,7 @@ import { type BenchReport, latencyCells, rateCells, shareCells } from './bench-r
 import { CONTENDER, LATENCY, RATE, SHARES } from './columns.ts';
 import { type Arena, type Contender, NAMES } from './contenders.ts';
 import type { BenchOptions } from './options.ts';
-import { type Entry, runRounds, Series } from './rounds.ts';
+import { type Entry, runRounds, Series, type ModelAlone } from './rounds.ts';
 import { median, medianRatio } from './statistics.ts';
 import type { Table } from './table.ts';
 
@@ -11,7 +11,7 @@ import type { Table } from './table.ts';
 /** Callers that wait for their answers: on one WebSocket, one gRPC channel, or as many HTTP connections. */
 const SATURATED_IN_FLIGHT = 64;
 
-export async function runPeers(arena: Arena, options: BenchOptions, compute: Series): Promise<BenchReport> {
+export async function runPeers(arena: Arena, options: BenchOptions, compute: ModelAlone): Promise<BenchReport> {
   const agent = await arena.startAgent();
   const contenders = [agent.mlp, agent.http, agent.httpAutocannon, ...(await arena.startPeers())];
   const saturated = contenders.map((contender) => entryOf(contender, SATURATED_IN_FLIGHT));

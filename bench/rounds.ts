@@ -40,18 +40,25 @@ export class Series {
   }
 }
 
+/** The model alone: in a loop, and each time after a pause, as a request that finds the agent idle meets it. */
+export class ModelAlone {
+  readonly loop = new Series();
+  readonly rested = new Series();
+}
+
 /** Runs every entry once a round, in rotated order, and after each round the model alone. */
 export async function runRounds(
   arena: Arena,
   entries: readonly Entry[],
   options: BenchOptions,
-  compute: Series,
+  compute: ModelAlone,
 ): Promise<ReadonlyMap<Entry, Series>> {
   const all = new Map(entries.map((entry) => [entry, new Series()]));
   for (let round = 0; round < options.rounds; round++) {
     process.stderr.write(`round ${round + 1} of ${options.rounds}\n`);
     for (const entry of rotated(entries, round)) all.get(entry)?.results.push(await runEntry(arena, entry, options));
-    compute.results.push(await runModelAlone(arena, options));
+    compute.loop.results.push(await runModelAlone(arena, options, 0));
+    compute.rested.results.push(await runModelAlone(arena, options, REST_MILLIS));
   }
   return all;
 }
@@ -69,12 +76,16 @@ async function runEntry(arena: Arena, { contender, pace, before, after }: Entry,
 /** A quarter of a second is 20,000 runs: enough for a median. */
 const COMPUTE_MILLIS = 250;
 
-function runModelAlone(arena: Arena, { durationMillis }: BenchOptions): Promise<LoadResult> {
+/** A request every 200 us is the open loop's rate. */
+const REST_MILLIS = 0.2;
+
+function runModelAlone(arena: Arena, { durationMillis }: BenchOptions, pauseMillis: number): Promise<LoadResult> {
   return arena.load.run({
     task: 'compute',
     modelFile: arena.model('mlp'),
     inputName: 'features',
     featureCount: FEATURE_COUNT,
     durationMillis: Math.min(COMPUTE_MILLIS, durationMillis),
+    pauseMillis,
   });
 }

@@ -2,12 +2,12 @@ import { type BenchReport, latencyCells, rateCells, shareCells } from './bench-r
 import { CONTENDER, LATENCY, RATE, SHARES } from './columns.ts';
 import { type Arena, NAMES } from './contenders.ts';
 import { type BenchOptions, BUDGET_CONNECTIONS, BUDGET_IN_FLIGHT } from './options.ts';
-import { type Entry, runRounds, Series } from './rounds.ts';
+import { type Entry, runRounds, Series, type ModelAlone } from './rounds.ts';
 import { medianRatio } from './statistics.ts';
 import type { Table } from './table.ts';
 
 /** As many requests as the server takes, with a fixed number in flight, against the echo floor. */
-export async function runThroughput(arena: Arena, options: BenchOptions, compute: Series): Promise<BenchReport> {
+export async function runThroughput(arena: Arena, options: BenchOptions, compute: ModelAlone): Promise<BenchReport> {
   const floor = await arena.startFloor();
   const agent = await arena.startAgent();
   const groups = scenariosOf(options).map((scenario) => ({

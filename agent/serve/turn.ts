@@ -192,7 +192,12 @@ export class Turn {
     this.#requests.forEach((request, at) => {
       const decision = this.#decisions[at] as DecisionFrame;
       if (decision === NO_DECISION) return;
-      metrics.answered(request.slot.index, ACTION_NUMBERS[decision.action], decision.reasons, (request.target.handedMillis - request.arrivedMillis) * 1000);
+      metrics.answered(
+        request.slot.index,
+        ACTION_NUMBERS[decision.action],
+        decision.reasons,
+        (request.target.handedMillis - request.arrivedMillis) * 1000,
+      );
     });
     metrics.add('turns');
   }
