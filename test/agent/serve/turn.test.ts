@@ -20,6 +20,33 @@ describe('a turn', () => {
     expect(setup.log).toEqual(['run 3', 'append 1', 'append 2', 'append 3', 'commit', 'decided 1', 'decided 2', 'decided 3', 'flush']);
   });
 
+  test('answers a request at once when the turn before had only one, in the same order', async () => {
+    const setup = setUp();
+    const slot = inlineSlot(setup.log);
+    predict(setup, slot, 1);
+    await nextTurn();
+    setup.log.length = 0;
+    predict(setup, slot, 2);
+    expect(setup.log).toEqual(['run 1', 'append 2', 'commit', 'decided 2', 'flush']);
+    await nextTurn();
+    predict(setup, slot, 3);
+    expect(setup.target.decisions.map(({ value }) => value)).toEqual([1, 2, 3]);
+  });
+
+  test('batches what else comes in a turn whose first request was answered at once, and the whole of the next turn', async () => {
+    const setup = setUp();
+    const slot = inlineSlot(setup.log);
+    predict(setup, slot, 1);
+    await nextTurn();
+    setup.log.length = 0;
+    for (const requestId of [2, 3, 4]) predict(setup, slot, requestId);
+    await nextTurn();
+    for (const requestId of [5, 6]) predict(setup, slot, requestId);
+    await nextTurn();
+    expect(setup.log.filter((entry) => entry.startsWith('run'))).toEqual(['run 1', 'run 2', 'run 2']);
+    expect(setup.target.decisions.map(({ value }) => value)).toEqual([1, 2, 3, 4, 5, 6]);
+  });
+
   test('gives each request the answer of its own row, with its number in the journal', async () => {
     const setup = setUp();
     const slot = inlineSlot(setup.log);
