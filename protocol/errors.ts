@@ -18,7 +18,7 @@ export const ERROR_CODES = {
   journal_failed: { status: 503, retryable: true, remedy: 'free disk space or repair the data directory; the alert names it' },
   unsupported: { status: 501, retryable: false, remedy: 'use a feature this agent lists' },
   invalid_bundle: { status: 422, retryable: false, remedy: 'correct the named part of the bundle and create it again' },
-  invalid_config: { status: 400, retryable: false, remedy: 'correct the named key; setpoint-agent --help lists the keys' },
+  invalid_config: { status: 400, retryable: false, remedy: 'correct the named key; agent/README.md describes every key' },
   internal: { status: 500, retryable: true, remedy: 'report this with the agent log; it is a defect of the agent' },
 } as const;
 

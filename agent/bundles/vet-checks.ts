@@ -1,8 +1,8 @@
 import type { WireTensor } from '../../protocol/datatype.ts';
 import { messageOf, SetpointError } from '../../protocol/errors.ts';
 import type { TensorSchema } from '../../protocol/manifest.ts';
-import type { DeclaredTensor, OrtTensors, Session } from '../infer/session.ts';
-import { toOrtTensor, toWireTensor } from '../infer/tensor.ts';
+import type { DeclaredTensor, Session } from '../infer/session.ts';
+import { toFeeds, toWireTensor } from '../infer/tensor.ts';
 import { isMemoryFailure, trimEngineMessage } from './engine-message.ts';
 import { compareTensors, type GoldenCase } from './golden.ts';
 import { describeDifference } from './tensor-compare.ts';
@@ -34,7 +34,7 @@ function refuse(why: string): never {
 
 /** Runs the model and returns every output. */
 function run(session: Session, inputs: readonly WireTensor[]): WireTensor[] {
-  const feeds: OrtTensors = Object.fromEntries(inputs.map((tensor) => [tensor.name, toOrtTensor(tensor)]));
+  const feeds = toFeeds(inputs);
   const outputs = session.run(feeds, fetchesOf(session));
   return session.outputs.map(({ name }) => {
     const tensor = outputs[name];
@@ -172,7 +172,7 @@ export interface RunTiming {
 
 /** @param budgetMicros the run time that decides the lane */
 export function measureRuns(session: Session, inputs: readonly WireTensor[], budgetMicros: number): RunTiming {
-  const feeds: OrtTensors = Object.fromEntries(inputs.map((tensor) => [tensor.name, toOrtTensor(tensor)]));
+  const feeds = toFeeds(inputs);
   const fetches = fetchesOf(session);
   const runOnce = (): void => void session.run(feeds, fetches);
   measureBlock(runOnce, WARM_UP_RUNS);

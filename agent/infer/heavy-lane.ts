@@ -5,7 +5,6 @@ import type { OrtTensors } from './session.ts';
 
 /** A run that was handed to the heavy process. Exactly one of the callbacks is called, once. */
 export interface HeavyCall {
-  readonly bundleId: string;
   readonly onResult: (outputs: OrtTensors) => void;
   /** invalid_field: the model threw. not_ready: the process died, or there is none. `isCrash` when it died during the run. */
   readonly onFailure: (error: SetpointError, isCrash: boolean) => void;

@@ -1,6 +1,6 @@
 import { DATATYPES, type WireTensor } from '../../protocol/datatype.ts';
 import { SetpointError } from '../../protocol/errors.ts';
-import type { OrtTensor, TensorData } from './session.ts';
+import type { OrtTensor, OrtTensors, TensorData } from './session.ts';
 
 /** Turns tensors as they travel (little-endian bytes) into tensors as ONNX Runtime takes them, and back. Pure. */
 
@@ -42,6 +42,11 @@ export function toOrtTensor(tensor: WireTensor): OrtTensor {
   const { onnx } = DATATYPES[tensor.datatype];
   const data = onnx === 'string' ? decodeStrings(tensor) : decodeFixed(tensor, onnx);
   return { type: onnx, data, dims: tensor.shape, location: 'cpu' };
+}
+
+/** Named wire tensors as the feeds of a run. @throws as toOrtTensor */
+export function toFeeds(tensors: readonly WireTensor[]): OrtTensors {
+  return Object.fromEntries(tensors.map((tensor) => [tensor.name, toOrtTensor(tensor)]));
 }
 
 function decodeFixed(tensor: WireTensor, onnx: string): TensorData {

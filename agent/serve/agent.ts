@@ -167,7 +167,7 @@ export class Agent {
   }
 
   #suspend(bundleId: string, why: string): void {
-    this.#threads.tellAll({ type: 'suspend', bundleId, why });
+    this.#threads.tellAll({ type: 'suspend', bundleId });
     for (const slot of this.#slots.values()) if (slot.status.bundleId === bundleId) slot.suspend(why);
   }
 
@@ -182,8 +182,7 @@ export class Agent {
 
   #tellStatus(): void {
     const slots = [...this.#slots.values()].map((slot) => slot.status);
-    const journalFailures = this.#metrics.reduce((sum, thread) => sum + thread.get('journalFailures'), 0);
-    const detail: StatusDetail = { isStopping: this.#isStopping, journalFailures, slots };
+    const detail: StatusDetail = { isStopping: this.#isStopping, slots };
     const isReady = !this.#isStopping && slots.every((slot) => slot.state === 'ready');
     this.#threads.tellAll({ type: 'status', isReady, detail });
   }
@@ -201,7 +200,6 @@ export class Agent {
         break;
       case 'alert':
         this.#options.log('warn', `alert ${message.alert}`, { slot: message.slot, message: message.message });
-        this.#tellStatus();
         break;
       case 'prepared':
       case 'activated':

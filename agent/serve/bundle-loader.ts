@@ -4,7 +4,7 @@ import { parseGolden } from '../bundles/golden.ts';
 import { SetpointError } from '../../protocol/errors.ts';
 import type { HeavyLane } from '../infer/heavy-lane.ts';
 import { Model } from '../infer/model.ts';
-import { toOrtTensor } from '../infer/tensor.ts';
+import { toFeeds } from '../infer/tensor.ts';
 import type { BundleOrder } from './messages.ts';
 import { ServedBundle } from './slot.ts';
 
@@ -37,11 +37,10 @@ export async function loadServedBundle(order: BundleOrder, lane: HeavyLane): Pro
 /** One run in the heavy process: it has started, and its worker has loaded the model. */
 async function warmUpHeavy(order: BundleOrder, bundle: Bundle, lane: HeavyLane): Promise<void> {
   const [first] = parseGolden(bundle.read(bundle.manifest.golden), bundle.manifest.golden);
-  const feeds = Object.fromEntries((first?.inputs ?? []).map((tensor) => [tensor.name, toOrtTensor(tensor)]));
+  const feeds = toFeeds(first?.inputs ?? []);
   await lane.ready();
   await new Promise<void>((resolve, reject) => {
     lane.run(order.bundleId, order.directory, feeds, {
-      bundleId: order.bundleId,
       onResult: () => resolve(),
       onFailure: (error) =>
         reject(new SetpointError('not_ready', `Cannot warm up bundle ${order.bundleId} in the heavy process: ${error.message}`)),

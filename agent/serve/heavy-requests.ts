@@ -2,7 +2,7 @@ import { SetpointError } from '../../protocol/errors.ts';
 import { REASONS } from '../../protocol/frames.ts';
 import type { HeavyLane } from '../infer/heavy-lane.ts';
 import type { OrtTensors } from '../infer/session.ts';
-import { toOrtTensor } from '../infer/tensor.ts';
+import { toFeeds } from '../infer/tensor.ts';
 import { checkTensors, placeVector, tensorsOf } from './inputs.ts';
 import type { Request } from './request.ts';
 import { fail, takeOutputs } from './runner.ts';
@@ -88,7 +88,6 @@ export class HeavyRequests {
       Math.max(0, Math.floor(remainingMillis) - 1),
     );
     lane.run(bundle.bundleId, bundle.directory, feeds, {
-      bundleId: bundle.bundleId,
       onResult: (outputs) => {
         if (!close()) return;
         takeOutputs(request, outputs, 1);
@@ -128,7 +127,7 @@ export class HeavyRequests {
       const tensors = tensorsOf(frame.features, manifest);
       if (isGuarded) request.inputReasons = checkTensors(tensors);
       if (request.inputReasons !== 0) return null;
-      return Object.fromEntries(tensors.map((tensor) => [tensor.name, toOrtTensor(tensor)]));
+      return toFeeds(tensors);
     } catch (cause) {
       if (!(cause instanceof SetpointError)) throw cause;
       if (isGuarded) request.inputReasons = REASONS.input_count;

@@ -90,7 +90,8 @@ export class HttpServices implements InferenceServices {
   }
 
   readinessDetail(): unknown {
-    return this.#options.status().detail;
+    const journalFailures = this.#options.metrics.reduce((sum, thread) => sum + thread.get('journalFailures'), 0);
+    return { journalFailures, ...this.#options.status().detail };
   }
 
   #statisticsOf(slot: Slot): ModelStatistics {

@@ -38,7 +38,7 @@ export type ControlMessage =
   | { readonly type: 'prepare'; readonly slot: string; readonly order: BundleOrder }
   /** Let the prepared bundle take over (or, without one, the slot stop answering). Answered by 'activated'. */
   | { readonly type: 'activate'; readonly slot: string; readonly bundleId: string | null }
-  | { readonly type: 'suspend'; readonly bundleId: string; readonly why: string }
+  | { readonly type: 'suspend'; readonly bundleId: string }
   | { readonly type: 'heavy'; readonly socketPath: string }
   | { readonly type: 'estimate'; readonly slot: string; readonly key: string; readonly state: EstimatorState | null }
   | { readonly type: 'observed'; readonly token: number; readonly outcome: Outcome; readonly estimate: number | null }
@@ -78,7 +78,6 @@ export interface SlotStatus {
 
 export interface StatusDetail {
   readonly isStopping: boolean;
-  readonly journalFailures: number;
   readonly slots: readonly SlotStatus[];
 }
 

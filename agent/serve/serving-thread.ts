@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert, messageOf, SetpointError } from '../../protocol/errors.ts';
 import { FRAME_KINDS, type ObserveFrame, type PredictFrame, reasonNames, type WelcomeFrame } from '../../protocol/frames.ts';
@@ -54,7 +55,7 @@ class ServingThread {
   readonly #alertGate = new AlertGate(ALERT_INTERVAL_MILLIS, MAX_ALERT_KINDS);
   #nextToken = 1;
   #isReady = false;
-  #status: StatusDetail = { isStopping: false, journalFailures: 0, slots: [] };
+  #status: StatusDetail = { isStopping: false, slots: [] };
 
   constructor(settings: ThreadSettings, post: (message: ThreadMessage) => void) {
     this.#settings = settings;
@@ -68,7 +69,7 @@ class ServingThread {
       directory: settings.journalDirectory,
       stream: settings.stream,
       newEpoch: () => randomBytes(8).readBigUInt64LE(),
-      onSyncFailure: (error) => this.#alert('journal_failed', null, error.message),
+      onSyncFailure: (error) => this.#alertJournal(error),
     });
     this.#lane = new HeavyLane(settings.heavyLimit);
     this.#waiting = new WaitingObservations(settings.stream);
@@ -136,7 +137,7 @@ class ServingThread {
       onJournalFailure: (error, records) => {
         this.#metrics.add('journalFailures');
         this.#metrics.add('unjournaled', records);
-        this.#alert('journal_failed', null, error.message);
+        this.#alertJournal(error);
       },
       onDecision: (slot, reasons) => this.#alertReasons(slot, reasons),
     });
@@ -280,12 +281,15 @@ class ServingThread {
   }
 
   #alertReasons(slot: Slot, reasons: number): void {
+    // The gate is asked before anything is made: under a fault every decision comes here.
     if (!this.#alertGate.allows(`${slot.index} ${reasons}`, performance.now())) return;
-    this.#alert('guard', slot.name, reasonNames(reasons).join(', '));
+    this.#post({ type: 'alert', alert: 'guard', slot: slot.name, message: reasonNames(reasons).join(', ') });
   }
 
-  #alert(alert: string, slot: string | null, message: string): void {
-    this.#post({ type: 'alert', alert, slot, message });
+  /** Gated, too: on a full disk every turn comes here, and its log may be on the same disk. */
+  #alertJournal(error: SetpointError): void {
+    if (!this.#alertGate.allows(error.code, performance.now())) return;
+    this.#post({ type: 'alert', alert: error.code, slot: null, message: error.message });
   }
 
   #closeJournal(): void {
@@ -294,7 +298,7 @@ class ServingThread {
     } catch (error) {
       if (!(error instanceof SetpointError)) throw error;
       this.#metrics.add('journalFailures');
-      this.#alert(error.code, null, error.message);
+      this.#alertJournal(error);
     }
   }
 
@@ -320,12 +324,6 @@ class ServingThread {
     this.#post({ type: 'stopped' });
     parentPort?.close();
   }
-}
-
-function delay(millis: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, millis);
-  });
 }
 
 const port = parentPort;

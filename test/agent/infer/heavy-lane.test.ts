@@ -50,7 +50,6 @@ function recorder(lane: HeavyLane): { start: (name: string) => void; seen: strin
   const seen: string[] = [];
   const start = (name: string): void =>
     lane.run(name, `/bundles/${name}`, feeds, {
-      bundleId: name,
       onResult: (outputs) => seen.push(`${name}: ${String(outputs['y']?.data)}`),
       onFailure: ({ code, message }, isCrash) => seen.push(`${name}: ${code}: ${message}${isCrash ? ' (crash)' : ''}`),
     });

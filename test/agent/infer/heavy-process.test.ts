@@ -4,7 +4,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { openBundle } from '../../../agent/bundles/bundle.ts';
 import { parseGolden } from '../../../agent/bundles/golden.ts';
 import { HeavyLane } from '../../../agent/infer/heavy-lane.ts';
-import { toOrtTensor, toWireTensor } from '../../../agent/infer/tensor.ts';
+import { toFeeds, toWireTensor } from '../../../agent/infer/tensor.ts';
 import type { OrtTensors } from '../../../agent/infer/session.ts';
 import type { WireTensor } from '../../../protocol/datatype.ts';
 import { temporaryDirectory, waitFor } from '../../support/agent.ts';
@@ -51,15 +51,10 @@ async function start({ hangMillis = 30_000, memoryLimitBytes = 4 * 1024 ** 3 }: 
   return { child, lane, reports };
 }
 
-function feedsOf(tensors: readonly WireTensor[]): OrtTensors {
-  return Object.fromEntries(tensors.map((tensor) => [tensor.name, toOrtTensor(tensor)]));
-}
-
 function run(lane: HeavyLane, directory: string, tensors: readonly WireTensor[]): Promise<OrtTensors> {
   const { bundleId } = openBundle(directory);
   return new Promise((resolveRun, reject) => {
-    lane.run(bundleId, directory, feedsOf(tensors), {
-      bundleId,
+    lane.run(bundleId, directory, toFeeds(tensors), {
       onResult: resolveRun,
       onFailure: ({ message }, isCrash) => reject(new Error(isCrash ? `${message} (crash)` : message)),
     });

@@ -60,7 +60,6 @@ function parseSample(line: string): Sample {
 const SLOTS = ['cd/scanner-a', 'depth'];
 const STATUS: StatusDetail = {
   isStopping: false,
-  journalFailures: 0,
   slots: [
     { slot: 'cd/scanner-a', state: 'ready', bundleId: 'ab'.repeat(32), version: '1.2.0', lane: 'inline', reason: null },
     { slot: 'depth', state: 'refused', bundleId: null, version: null, lane: null, reason: 'it said "no"\nand more' },
