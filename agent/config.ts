@@ -46,6 +46,42 @@ const configSchema = z.strictObject({
   maxConnections: z.int().min(1).max(100_000).default(4096),
   /** Longest wait for requests in flight when stopping. */
   drainMillis: z.int().min(0).max(600_000).default(5000),
+  /** 'process' loses no answer when the process dies, 'power' none when the power goes: replies then wait for the disk. */
+  durability: z.enum(['process', 'power']).default('process'),
+  /** What is answered while the journal cannot be written. */
+  onJournalFailure: z.enum(['serve', 'fallback', 'refuse']).default('serve'),
+  journal: z
+    .strictObject({
+      /** A file of a stream is finished at this size and the next one begun. */
+      segmentMebibytes: z.int().min(1).max(1024).default(16),
+      /** All files of all streams together: what fits while the store cannot take them over. */
+      maxMebibytes: z.int().min(2).max(1_048_576).default(1024),
+      /** Memory for records that cannot be written, of each serving thread. */
+      ringMebibytes: z.int().min(1).max(4096).default(16),
+    })
+    .prefault({}),
+  store: z
+    .strictObject({
+      /** Without a store process the journal only grows, up to its limit. */
+      enabled: z.boolean().default(true),
+      /** Pages that the store's records may take. */
+      maxMebibytes: z.int().min(8).max(16_777_216).default(10_240),
+      /** Features and outputs older than this are dropped; null keeps them while there is room. */
+      telemetryMaxDays: z.number().positive().max(36_500).nullable().default(90),
+      /** Decisions older than this are dropped; null keeps them for ever. */
+      auditMaxDays: z.number().positive().max(36_500).nullable().default(null),
+      /** When nothing but decisions is left to drop: 'hold' takes no more over from the journal, 'drop_oldest' drops decisions. */
+      onFull: z.enum(['hold', 'drop_oldest']).default('hold'),
+      /** Free space on the disk below which the store writes nothing. */
+      minFreeMebibytes: z.int().min(1).max(1_048_576).default(64),
+      /** A file that is given up when the disk fills, so that the journal can go on for a while. */
+      ballastMebibytes: z.int().min(0).max(65_536).default(64),
+      /** A store process silent for longer is hung: it is killed and started again. */
+      hangMillis: z.int().min(1000).max(3_600_000).default(30_000),
+      /** Longest time between signed checkpoints while there are new records. */
+      checkpointSeconds: z.int().min(1).max(86_400).default(60),
+    })
+    .prefault({}),
   heavy: z
     .strictObject({
       threads: z.int().min(1).max(64).default(1),
@@ -83,6 +119,8 @@ const OVERRIDES: readonly (readonly [string, readonly string[], 'number' | 'text
   ['SETPOINT_BUNDLE_POLL_MILLIS', ['bundlePollMillis'], 'number'],
   ['SETPOINT_MAX_CONNECTIONS', ['maxConnections'], 'number'],
   ['SETPOINT_DRAIN_MILLIS', ['drainMillis'], 'number'],
+  ['SETPOINT_DURABILITY', ['durability'], 'text'],
+  ['SETPOINT_ON_JOURNAL_FAILURE', ['onJournalFailure'], 'text'],
 ];
 
 export const OVERRIDE_NAMES = OVERRIDES.map(([variable]) => variable);

@@ -5,6 +5,7 @@ process.env['ORT_DISABLE_TELEMETRY'] = '1';
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { messageOf, SetpointError } from '../protocol/errors.ts';
+import { runAudit } from './audit/commands.ts';
 import { loadConfig, OVERRIDE_NAMES } from './config.ts';
 import { createLog } from './log.ts';
 import { Agent } from './serve/agent.ts';
@@ -14,6 +15,7 @@ const USAGE = `setpoint-agent: answers predict requests of equipment controllers
 Usage:
   setpoint-agent serve --config FILE    serve until SIGTERM or SIGINT, then drain and exit 0
   setpoint-agent check --config FILE    check the configuration and exit
+  setpoint-agent audit ...              what was decided, about which wafer, by which bundle; see audit --help
   setpoint-agent --help | --version
 
 The configuration is a YAML file; agent/README.md describes every key. The smallest one:
@@ -25,7 +27,7 @@ The configuration is a YAML file; agent/README.md describes every key. The small
 Environment variables override single keys:
   ${OVERRIDE_NAMES.join('\n  ')}
 
-Exit codes: 0 stopped as asked, 1 could not start or had to stop, 2 wrong usage
+Exit codes: 0 stopped as asked, 1 could not start or had to stop, 2 wrong usage; those of audit are in audit --help
 `;
 
 const EXIT_FAILURE = 1;
@@ -89,15 +91,23 @@ function parse(): { command: string | undefined; config: string | undefined } {
   }
 }
 
-const { command, config } = parse();
-if (command !== 'serve' && command !== 'check') usage(command === undefined ? 'a command is required' : `unknown command '${command}'`);
-if (config === undefined) usage('--config FILE is required');
-try {
-  if (command === 'serve') await serve(config);
-  else {
-    loadConfig(config, process.env);
-    process.stdout.write(`${config} is valid\n`);
+async function serveOrCheck(): Promise<void> {
+  const { command, config } = parse();
+  if (command !== 'serve' && command !== 'check') usage(command === undefined ? 'a command is required' : `unknown command '${command}'`);
+  if (config === undefined) usage('--config FILE is required');
+  try {
+    if (command === 'serve') await serve(config);
+    else {
+      loadConfig(config, process.env);
+      process.stdout.write(`${config} is valid\n`);
+    }
+  } catch (error) {
+    fail(error);
   }
-} catch (error) {
-  fail(error);
 }
+
+const [first, ...rest] = process.argv.slice(2);
+if (first === 'audit') {
+  const writeError = (text: string): void => void process.stderr.write(text);
+  process.exitCode = await runAudit(rest, { output: process.stdout, writeError, environment: process.env });
+} else await serveOrCheck();

@@ -22,6 +22,7 @@ export const REASONS = {
   output_range: 1 << 7,
   reliance_low: 1 << 8,
   similarity_low: 1 << 9,
+  journal_failed: 1 << 10,
   clamp_window: 1 << 12,
   clamp_step: 1 << 13,
   clamp_total: 1 << 14,

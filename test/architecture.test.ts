@@ -56,6 +56,7 @@ const DOORS: readonly (readonly [string, RegExp, readonly string[]])[] = [
   ['uWebSockets.js', /^uWebSockets\.js/, ['agent/serve/door.ts', 'bench/floor-server.ts']],
   ['onnxruntime-node', /^onnxruntime/, ['agent/infer/session.ts', 'bench/peers/model.ts']],
   ['piscina', /^piscina/, ['agent/infer/heavy-process.ts']],
+  ['lmdb', /^lmdb/, ['agent/store/database.ts']],
   ['msgpackr', /^msgpackr/, ['protocol/codec.ts', 'bench/peers/ws-codec.ts']],
 ];
 
@@ -64,10 +65,11 @@ const PURE = [
   /^protocol\/(scan|decode|decode-server|encode|fields|frames|frame-error|tensors|datatype|limits|errors|backoff)\.ts$/,
   /^agent\/guard\//,
   /^agent\/http\/(?!routes)/,
-  /^agent\/journal\/(record|crc32c)\.ts$/,
+  /^agent\/journal\/(record|crc32c|gap)\.ts$/,
+  /^agent\/store\/(entry|retention|drain-plan)\.ts$/,
   /^agent\/bundles\/(onnx-|protobuf-reader|tensor-)/,
   /^agent\/infer\/tensor\.ts$/,
-  /^agent\/serve\/(alert-gate|inputs|runner)\.ts$/,
+  /^agent\/serve\/(alert-gate|inputs|lifetime-counts|runner)\.ts$/,
 ];
 const IMPURE_USES =
   /\bDate\.now\(|\bMath\.random\(|\bnew Date\(\)|\bperformance\.now\(|\bsetTimeout\(|\bsetInterval\(|\bprocess\.|\bawait\b/;
@@ -108,7 +110,7 @@ describe('the house', () => {
   });
 
   test('only composition roots read the environment, install signal handlers or exit', () => {
-    const roots = /^agent\/(main|setpoint)\.ts$|^agent\/infer\/heavy-process\.ts$|^agent\/bundles\/vet-child\.ts$/;
+    const roots = /^agent\/(main|setpoint)\.ts$|^agent\/(infer|store|audit)\/[a-z]+-process\.ts$|^agent\/bundles\/vet-child\.ts$/;
     const offenders = inFolder('agent')
       .filter((source) => !roots.test(source.path))
       .filter((source) => /process\.(exit\(|on\(|once\(|argv)/.test(source.text));

@@ -6,7 +6,7 @@ import { crc32c, crc32cOfWords } from './crc32c.ts';
  */
 export const FILE_HEADER_BYTES = 32;
 export const RECORD_HEADER_BYTES = 32;
-export const RECORD_KINDS = { decision: 1, observation: 2 } as const;
+export const RECORD_KINDS = { decision: 1, observation: 2, alert: 3, gap: 4 } as const;
 export type RecordKind = (typeof RECORD_KINDS)[keyof typeof RECORD_KINDS];
 
 /** Largest record: a request frame of 1 MiB and a reply of up to 63 MiB of outputs. A larger size is damage. */
@@ -117,6 +117,10 @@ export function recordStride(request: Uint8Array, reply: Uint8Array): number {
   return padded(RECORD_HEADER_BYTES + request.byteLength + reply.byteLength);
 }
 
+function isRecordKind(kind: number): kind is RecordKind {
+  return kind >= RECORD_KINDS.decision && kind <= RECORD_KINDS.gap;
+}
+
 /** The record at `at`; 'incomplete' when the bytes end inside it, 'damaged' when they are not a record. */
 export function decodeRecord(bytes: Uint8Array, at: number): JournalRecord | 'incomplete' | 'damaged' {
   const left = bytes.byteLength - at;
@@ -127,7 +131,7 @@ export function decodeRecord(bytes: Uint8Array, at: number): JournalRecord | 'in
   const requestBytes = view.getUint32(28, true);
   if (view.getUint16(26, true) !== sizeCheck(size) || size > MAX_RECORD_BYTES || size < RECORD_HEADER_BYTES) return 'damaged';
   if (requestBytes > size - RECORD_HEADER_BYTES) return 'damaged';
-  if (kind !== RECORD_KINDS.decision && kind !== RECORD_KINDS.observation) return 'damaged';
+  if (!isRecordKind(kind)) return 'damaged';
   const stride = padded(size);
   if (left < stride) return 'incomplete';
   if (view.getUint32(4, true) !== crc32c(bytes, at + 8, at + size)) return 'damaged';
@@ -144,11 +148,11 @@ export function decodeRecord(bytes: Uint8Array, at: number): JournalRecord | 'in
 
 const TWO_32 = 2 ** 32;
 
-function setUint53(view: DataView, at: number, value: number): void {
+export function setUint53(view: DataView, at: number, value: number): void {
   view.setUint32(at, value >>> 0, true);
   view.setUint32(at + 4, Math.floor(value / TWO_32), true);
 }
 
-function getUint53(view: DataView, at: number): number {
+export function getUint53(view: DataView, at: number): number {
   return view.getUint32(at, true) + view.getUint32(at + 4, true) * TWO_32;
 }

@@ -3,15 +3,14 @@ import { z } from 'zod';
 import { messageOf, SetpointError } from '../../protocol/errors.ts';
 import { replaceFile } from '../bundles/disk.ts';
 
-const schema = z.strictObject({
-  format: z.literal('setpoint.slots.v1'),
-  slots: z.record(z.string().max(255), z.string().regex(/^[0-9a-f]{64}$/)),
-});
+const slotsSchema = z.record(z.string().max(255), z.string().regex(/^[0-9a-f]{64}$/));
+const schema = z.strictObject({ format: z.literal('setpoint.slots.v1'), slots: slotsSchema });
 
 /** Which bundle each slot answered from last: what an agent serves when the configured path gives it nothing. */
 export class ActiveSlots {
   readonly #path: string;
   #slots: Record<string, string> = {};
+  #isNew = true;
 
   constructor(path: string) {
     this.#path = path;
@@ -20,6 +19,7 @@ export class ActiveSlots {
   /** @throws SetpointError when the file is there and cannot be read */
   load(): void {
     if (!existsSync(this.#path)) return;
+    this.#isNew = false;
     try {
       this.#slots = schema.parse(JSON.parse(readFileSync(this.#path, 'utf8'))).slots;
     } catch (cause) {
@@ -28,6 +28,21 @@ export class ActiveSlots {
         cause,
       });
     }
+  }
+
+  /** There is no file: adopt() takes what was kept elsewhere. */
+  get isNew(): boolean {
+    return this.#isNew;
+  }
+
+  get all(): Readonly<Record<string, string>> {
+    return this.#slots;
+  }
+
+  /** Takes a copy of `all`; one that is not readable changes nothing: slots then start from their configured bundles. */
+  adopt(copy: unknown): void {
+    const parsed = slotsSchema.safeParse(copy);
+    if (parsed.success) this.#slots = { ...parsed.data, ...this.#slots };
   }
 
   get(slot: string): string | undefined {

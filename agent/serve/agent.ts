@@ -2,24 +2,32 @@ import { mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { SetpointError } from '../../protocol/errors.ts';
+import { messageOf, SetpointError } from '../../protocol/errors.ts';
+import { systemCode } from '../bundles/disk.ts';
 import { BundleStore } from '../bundles/store.ts';
 import type { Config } from '../config.ts';
 import type { Log } from '../log.ts';
+import { Ballast } from '../store/disk-space.ts';
+import { storeDirectory } from '../store/quarantine.ts';
 import { ActiveSlots } from './active-slots.ts';
 import { type DataLock, lockDataDirectory } from './data-lock.ts';
 import { EstimatorControl } from './estimator-control.ts';
 import { HeavySupervisor } from './heavy-supervisor.ts';
-import type { StatusDetail, ThreadMessage, ThreadSettings } from './messages.ts';
+import type { StatusDetail, ThreadMessage } from './messages.ts';
 import { metricsBytes, ThreadMetrics } from './metrics.ts';
 import { toRemote } from './remote-error.ts';
+import { checkJournalRoom, storeSettings, threadSettings } from './settings.ts';
 import { SlotControl } from './slot-control.ts';
+import { StoreControl } from './store-control.ts';
 import { ServingThreads } from './threads.ts';
 
 const MEBIBYTE = 1024 * 1024;
 
 /** How often estimators that changed are written to disk; what comes between is in the journals. */
 const SNAPSHOT_INTERVAL_MILLIS = 5000;
+
+/** How long slots wait at start for what the store kept, and only when a file that should be there is not. */
+const STORE_COPY_MILLIS = 10_000;
 
 export interface AgentOptions {
   readonly config: Config;
@@ -42,6 +50,7 @@ export class Agent {
   readonly #slots: ReadonlyMap<string, SlotControl>;
   readonly #active: ActiveSlots;
   readonly #estimators: EstimatorControl;
+  readonly #store: StoreControl;
   readonly #timers: NodeJS.Timeout[] = [];
   #isStopping = false;
   readonly port: number;
@@ -53,19 +62,23 @@ export class Agent {
     this.port = port;
     const slotNames = Object.keys(config.slots);
     const threadCount = config.threads === 0 ? Math.max(1, availableParallelism() - 1) : config.threads;
+    checkJournalRoom(config, threadCount);
     const blocks = Array.from({ length: threadCount }, () => new SharedArrayBuffer(metricsBytes(slotNames.length)));
     this.#metrics = blocks.map((shared) => new ThreadMetrics(shared));
     this.#active = new ActiveSlots(join(config.dataDir, 'slots.json'));
     this.#active.load();
     this.#estimators = new EstimatorControl({
       dataDirectory: config.dataDir,
+      slots: slotNames,
       log,
       broadcast: (slot, key, state) => this.#threads.tellAll({ type: 'estimate', slot, key, state }),
+      saved: (snapshot, positions) => this.#store.keepEstimators(snapshot, positions),
     });
     this.#estimators.load();
+    this.#store = this.#createStore(slotNames);
     this.#heavy = this.#createHeavy(config);
     this.#threads = new ServingThreads({
-      settings: blocks.map((_, stream) => threadSettings(options, port, stream, slotNames, blocks)),
+      settings: blocks.map((_, stream) => threadSettings(config, options.software, port, stream, slotNames, blocks)),
       onMessage: (stream, message) => this.#receive(stream, message),
       onCrash: (_, error) => options.onFatal(error),
     });
@@ -79,10 +92,13 @@ export class Agent {
   static async start(options: AgentOptions): Promise<Agent> {
     const { config } = options;
     mkdirSync(config.dataDir, { recursive: true });
-    const lock = lockDataDirectory(config.dataDir);
+    const lock = lockEvenWhenFull(config.dataDir);
     try {
       const agent = new Agent(options, lock, await findPort(config.listen.host, config.listen.port));
+      // Before the first question can come.
+      agent.#tellStatus();
       await agent.#threads.listen();
+      agent.#store.start();
       void agent.#bringUp();
       return agent;
     } catch (error) {
@@ -99,12 +115,15 @@ export class Agent {
     this.#tellStatus();
     await this.#threads.stop(this.#options.config.drainMillis);
     this.#heavy.stop();
+    this.#store.stopping();
     this.#estimators.save();
+    await this.#store.stop();
     this.#lock.release();
   }
 
   async #bringUp(): Promise<void> {
-    this.#tellStatus();
+    await this.#restoreCopies();
+    this.#timers.push(setInterval(() => this.#estimators.save(), SNAPSHOT_INTERVAL_MILLIS));
     // One after the other: two vettings at a time would disturb each other's measurements.
     for (const slot of this.#slots.values()) await this.#bringUpSlot(slot);
     if (this.#isStopping) return;
@@ -113,8 +132,15 @@ export class Agent {
       setInterval(() => {
         for (const slot of this.#slots.values()) void slot.poll();
       }, bundlePollMillis),
-      setInterval(() => this.#estimators.save(), SNAPSHOT_INTERVAL_MILLIS),
     );
+  }
+
+  /** Files of the data directory that are gone and that the store has a copy of. */
+  async #restoreCopies(): Promise<void> {
+    if (!(this.#active.isNew || this.#estimators.needsCopy) || !this.#store.hasBeenThere) return;
+    const states = await this.#store.states(STORE_COPY_MILLIS);
+    if (this.#active.isNew) this.#active.adopt(states['slots']);
+    if (this.#estimators.needsCopy && states['estimators'] !== undefined) this.#estimators.adopt(states['estimators']);
   }
 
   async #bringUpSlot(slot: SlotControl): Promise<void> {
@@ -150,6 +176,26 @@ export class Agent {
     return new Map(Object.entries(config.slots).map(([name, { bundle }]) => [name, new SlotControl(name, bundle, services)]));
   }
 
+  #createStore(slots: readonly string[]): StoreControl {
+    const { config } = this.#options;
+    return new StoreControl({
+      isEnabled: config.store.enabled,
+      settings: storeSettings(config),
+      slots,
+      metrics: this.#metrics,
+      activeSlots: () => this.#active.all,
+      onView: (view) => this.#threads.tellAll({ type: 'store', view }),
+      onAlert: (alert, message) => this.#alert(alert, message),
+      onExit: (description) => this.#options.log('error', 'store process ended', { how: description }),
+    });
+  }
+
+  /** Alerts of the control thread are in the journal, too: in that of the first serving thread. */
+  #alert(alert: string, message: string): void {
+    this.#options.log('warn', `alert ${alert}`, { slot: null, message });
+    this.#threads.tell(0, { type: 'alert', alert, slot: null, message });
+  }
+
   #createHeavy(config: Config): HeavySupervisor {
     const { heavy } = config;
     return new HeavySupervisor({
@@ -175,9 +221,18 @@ export class Agent {
     const { state, bundleId, version, lane, reason } = slot.status;
     const level = state === 'ready' && reason === null ? 'info' : 'warn';
     this.#options.log(level, `slot ${state}`, { slot: slot.name, bundle: bundleId, version, lane, reason });
-    if (state === 'ready' && bundleId !== null) this.#active.set(slot.name, bundleId);
+    if (state === 'ready' && bundleId !== null) this.#keepActive(slot.name, bundleId);
     if (slot.policy !== null) this.#estimators.slotReady(slot.name, slot.policy);
     this.#tellStatus();
+  }
+
+  /** Without the file the slot starts from its configured bundle, or from the store's copy of it: no reason to stop answering. */
+  #keepActive(slot: string, bundleId: string): void {
+    try {
+      this.#active.set(slot, bundleId);
+    } catch (error) {
+      this.#options.log('error', 'slots not saved', { message: messageOf(error) });
+    }
   }
 
   #tellStatus(): void {
@@ -227,28 +282,15 @@ export class Agent {
   }
 }
 
-function threadSettings(
-  options: AgentOptions,
-  port: number,
-  stream: number,
-  slotNames: readonly string[],
-  metrics: readonly SharedArrayBuffer[],
-): ThreadSettings {
-  const { config, software } = options;
-  return {
-    agentId: config.agentId,
-    software,
-    stream,
-    host: config.listen.host,
-    port,
-    journalDirectory: join(config.dataDir, 'journal'),
-    controllerToken: config.controllerToken,
-    defaultDeadlineMicros: config.defaultDeadlineMicros,
-    maxConnections: config.maxConnections,
-    heavyLimit: config.heavy.queueLength + config.heavy.threads,
-    slots: slotNames.map((name, index) => ({ name, index })),
-    metrics,
-  };
+/** An agent that was killed on a full disk starts again on it: the lock takes the room that the store keeps in reserve. */
+function lockEvenWhenFull(directory: string): DataLock {
+  try {
+    return lockDataDirectory(directory);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOSPC') throw error;
+    new Ballast(storeDirectory(directory), 0).remove();
+    return lockDataDirectory(directory);
+  }
 }
 
 /**

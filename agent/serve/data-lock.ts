@@ -22,12 +22,20 @@ export interface DataLock {
 
 /** @throws SetpointError not_ready when a running agent holds the directory */
 export function lockDataDirectory(directory: string): DataLock {
+  return lockDirectory(directory, LOCK_FILE);
+}
+
+/**
+ * As lockDataDirectory, for what `file` in that directory stands for.
+ * @throws SetpointError not_ready when a running process holds it
+ */
+export function lockDirectory(directory: string, file: string): DataLock {
   mkdirSync(directory, { recursive: true });
-  const path = join(directory, LOCK_FILE);
+  const path = join(directory, file);
   const own = describe(process.pid);
   const draft = `${path}.${process.pid}`;
-  writeFileSync(draft, JSON.stringify(own));
   try {
+    writeFileSync(draft, JSON.stringify(own));
     // Twice: the second time after a dead holder's file was moved away.
     for (let attempt = 0; attempt < 2; attempt++) {
       if (tryLink(draft, path)) return { release: () => releaseLock(path, own) };

@@ -1,6 +1,7 @@
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { messageOf, SetpointError } from '../../protocol/errors.ts';
 import type { Outcome } from '../../protocol/frames.ts';
+import { replaceFile } from '../bundles/disk.ts';
 import { estimateNext, type EstimatorState, type Observation, observe, parseEstimatorState } from '../guard/estimator.ts';
 import type { EstimatorParameters } from '../guard/policy.ts';
 
@@ -13,6 +14,21 @@ export interface LearntObservation {
   readonly outcome: Outcome;
   readonly estimate: number | null;
   readonly state: EstimatorState | undefined;
+}
+
+/** An observation that no slot could learn yet: its frame's bytes as base64. */
+export interface WaitingObservation {
+  readonly slot: string;
+  readonly frame: string;
+  readonly timeMillis: number;
+}
+
+/** What is kept, as JSON. */
+interface Snapshot {
+  readonly format: typeof FORMAT;
+  readonly positions: readonly { readonly stream: number; readonly sequence: number }[];
+  readonly threads: readonly Entry[];
+  readonly waiting: readonly WaitingObservation[];
 }
 
 interface Entry {
@@ -69,6 +85,11 @@ export class EstimatorStore {
     this.#isDirty = true;
   }
 
+  /** Lets the next save() write, whether anything was learnt or not. */
+  changed(): void {
+    this.#isDirty = true;
+  }
+
   #evict(evicted: (slot: string, key: string) => void): void {
     for (const { slot, key } of this.#entries.values()) {
       if (this.#entries.size <= MAX_THREADS) return;
@@ -77,47 +98,58 @@ export class EstimatorStore {
     }
   }
 
+  /** By stream: observations up to here need not be learnt again. */
+  get positions(): Snapshot['positions'] {
+    return [...this.#positions].map(([stream, sequence]) => ({ stream, sequence }));
+  }
+
   /**
-   * Reads the snapshot. One that cannot be read is set aside and told of by the error returned: the journals still hold
-   * every observation.
+   * Reads the snapshot: the observations that waited when it was made, or null when there is none. One that cannot be read
+   * is set aside and told of by the error.
+   * @throws SetpointError internal
    */
-  load(): SetpointError | null {
+  load(): readonly WaitingObservation[] | null {
     if (!existsSync(this.#path)) return null;
     try {
-      const snapshot = JSON.parse(readFileSync(this.#path, 'utf8')) as { format?: unknown; positions?: unknown; threads?: unknown };
-      if (snapshot.format !== FORMAT || !Array.isArray(snapshot.positions) || !Array.isArray(snapshot.threads))
-        throw new Error('it is no snapshot of estimators');
-      for (const { stream, sequence } of snapshot.positions as { stream: number; sequence: number }[])
-        this.#positions.set(stream, sequence);
-      for (const { slot, key, state } of snapshot.threads as Entry[])
-        this.#entries.set(key, { slot, key, state: parseEstimatorState(state) });
-      return null;
+      return this.adopt(JSON.parse(readFileSync(this.#path, 'utf8')));
     } catch (cause) {
-      this.#entries.clear();
-      this.#positions.clear();
       renameSync(this.#path, `${this.#path}.damaged`);
-      return new SetpointError('internal', `Cannot read the estimators: ${messageOf(cause)}: they are learnt again from the journals`, {
+      throw new SetpointError('internal', `Cannot read the estimators: ${messageOf(cause)}: they are learnt again from what was kept`, {
         remedy: `look at ${this.#path}.damaged; nothing else has to be done`,
         cause,
       });
     }
   }
 
-  /** Writes the snapshot if anything changed: to a new file, synced, renamed over the old one. */
-  save(): void {
-    if (!this.#isDirty) return;
-    const positions = [...this.#positions].map(([stream, sequence]) => ({ stream, sequence }));
-    const text = JSON.stringify({ format: FORMAT, positions, threads: [...this.#entries.values()] });
-    const draft = `${this.#path}.new`;
-    const descriptor = openSync(draft, 'w', 0o640);
+  /** Takes a snapshot in place of what is here. @throws Error when it is none; nothing is known then */
+  adopt(snapshot: unknown): readonly WaitingObservation[] {
+    this.#entries.clear();
+    this.#positions.clear();
     try {
-      writeSync(descriptor, text);
-      fsyncSync(descriptor);
-    } finally {
-      closeSync(descriptor);
+      const { format, positions, threads, waiting } = (snapshot ?? {}) as Partial<Snapshot>;
+      if (format !== FORMAT || !Array.isArray(positions) || !Array.isArray(threads) || !Array.isArray(waiting))
+        throw new Error('it is no snapshot of estimators');
+      for (const { stream, sequence } of positions as Snapshot['positions']) this.#positions.set(stream, sequence);
+      for (const { slot, key, state } of threads as Entry[]) this.#entries.set(key, { slot, key, state: parseEstimatorState(state) });
+      return waiting as readonly WaitingObservation[];
+    } catch (cause) {
+      this.#entries.clear();
+      this.#positions.clear();
+      throw cause;
     }
-    renameSync(draft, this.#path);
+  }
+
+  /**
+   * Writes the snapshot if anything changed: to a new file, synced, renamed over the old one. Returns its text, null when
+   * there was nothing to write.
+   */
+  save(waiting: readonly WaitingObservation[]): string | null {
+    if (!this.#isDirty) return null;
+    const snapshot: Snapshot = { format: FORMAT, positions: this.positions, threads: [...this.#entries.values()], waiting };
+    const text = JSON.stringify(snapshot);
+    replaceFile(this.#path, new TextEncoder().encode(text));
     this.#isDirty = false;
+    return text;
   }
 }
 

@@ -1,8 +1,8 @@
 import { SetpointError } from '../../protocol/errors.ts';
 import type { InferenceJob, InferenceResult, InferenceServices, ModelDescription, ModelStatistics } from '../http/services.ts';
 import { framesOf, HttpTarget } from './http-inference.ts';
-import type { StatusDetail } from './messages.ts';
-import type { ThreadMetrics } from './metrics.ts';
+import type { StatusDetail, StoreView } from './messages.ts';
+import type { ThreadField, ThreadMetrics } from './metrics.ts';
 import { metricsText } from './metrics-text.ts';
 import type { Slot } from './slot.ts';
 import type { Turn } from './turn.ts';
@@ -12,7 +12,7 @@ export interface HttpServicesOptions {
   readonly slots: ReadonlyMap<string, Slot>;
   readonly metrics: readonly ThreadMetrics[];
   readonly turn: Turn;
-  readonly status: () => { readonly isReady: boolean; readonly detail: StatusDetail };
+  readonly status: () => { readonly isReady: boolean; readonly detail: StatusDetail; readonly store: StoreView };
   /** Asks the control thread; rejects with its SetpointError. */
   readonly repository: (action: 'load' | 'unload', slot: string) => Promise<void>;
 }
@@ -85,13 +85,22 @@ export class HttpServices implements InferenceServices {
 
   metricsText(): string {
     const { metrics, slots, status } = this.#options;
-    const { isReady, detail } = status();
-    return metricsText(metrics, [...slots.keys()], detail, isReady);
+    const { isReady, detail, store } = status();
+    return metricsText(metrics, [...slots.keys()], detail, isReady, store);
   }
 
   readinessDetail(): unknown {
-    const journalFailures = this.#options.metrics.reduce((sum, thread) => sum + thread.get('journalFailures'), 0);
-    return { journalFailures, ...this.#options.status().detail };
+    const { metrics, status } = this.#options;
+    const sum = (field: ThreadField): number => metrics.reduce((total, thread) => total + thread.get(field), 0);
+    const { detail, store } = status();
+    const journal = {
+      isFailing: sum('journalFailing') > 0,
+      failures: sum('journalFailures'),
+      ringRecords: sum('ringRecords'),
+      recoveredRecords: sum('recoveredRecords'),
+      lostRecords: sum('lostRecords'),
+    };
+    return { journal, store: store.report, ...detail };
   }
 
   #statisticsOf(slot: Slot): ModelStatistics {

@@ -1,5 +1,8 @@
 import type { Outcome } from '../../protocol/frames.ts';
 import type { EstimatorState, Observation } from '../guard/estimator.ts';
+import type { LifetimeCounts } from './lifetime-counts.ts';
+import type { StoreReport } from './store-supervisor.ts';
+import type { JournalFailurePolicy } from './turn.ts';
 
 /** What the control thread and a serving thread say to each other. Plain data: it crosses by structured clone. */
 
@@ -10,6 +13,13 @@ export interface BundleOrder {
   readonly directory: string;
   readonly lane: 'inline' | 'heavy';
   readonly isBatchable: boolean;
+}
+
+/** Limits of one stream, bytes. */
+interface JournalLimits {
+  readonly segmentBytes: number;
+  readonly maxBytes: number;
+  readonly ringBytes: number;
 }
 
 interface SlotPlace {
@@ -24,6 +34,9 @@ export interface ThreadSettings {
   readonly host: string;
   readonly port: number;
   readonly journalDirectory: string;
+  readonly journal: JournalLimits;
+  readonly durability: 'process' | 'power';
+  readonly onJournalFailure: JournalFailurePolicy;
   readonly controllerToken: string | null;
   readonly defaultDeadlineMicros: number;
   readonly maxConnections: number;
@@ -44,6 +57,9 @@ export type ControlMessage =
   | { readonly type: 'observed'; readonly token: number; readonly outcome: Outcome; readonly estimate: number | null }
   /** What readiness depends on, for every thread's HTTP door. */
   | { readonly type: 'status'; readonly isReady: boolean; readonly detail: StatusDetail }
+  | { readonly type: 'store'; readonly view: StoreView }
+  /** An alert of the control thread, for the journal; sent to one serving thread. */
+  | { readonly type: 'alert'; readonly alert: string; readonly slot: string | null; readonly message: string }
   | { readonly type: 'repository'; readonly token: number; readonly error: RemoteError | null }
   /** The door may open: every slot that could be activated is. */
   | { readonly type: 'listen' }
@@ -74,6 +90,12 @@ export interface SlotStatus {
   readonly lane: 'inline' | 'heavy' | null;
   /** Why the slot is not ready, or why the bundle offered last was refused. */
   readonly reason: string | null;
+}
+
+/** How the store process is (null: there is none by configuration), and what slots had decided before this agent started. */
+export interface StoreView {
+  readonly report: StoreReport | null;
+  readonly lifetime: LifetimeCounts;
 }
 
 export interface StatusDetail {

@@ -7,7 +7,8 @@ import {
   type ThreadField,
   type ThreadMetrics,
 } from './metrics.ts';
-import type { StatusDetail } from './messages.ts';
+import { addCounts } from './lifetime-counts.ts';
+import type { StatusDetail, StoreView } from './messages.ts';
 
 /** Everything the agent counts, in the Prometheus text format 0.0.4. Names follow its conventions: base units, _total. */
 
@@ -21,7 +22,10 @@ const THREAD_METRICS: Readonly<Record<ThreadField, readonly [string, 'counter' |
   journalRecords: ['setpoint_journal_records_total', 'counter', 'Records written to the journal'],
   journalBytes: ['setpoint_journal_bytes_total', 'counter', 'Bytes written to the journal'],
   journalFailures: ['setpoint_journal_failures_total', 'counter', 'Journal writes or syncs that failed'],
-  unjournaled: ['setpoint_unjournaled_records_total', 'counter', 'Records that could not be written to the journal'],
+  journalFailing: ['setpoint_journal_failing', 'gauge', 'Serving threads whose journal cannot be written now'],
+  ringRecords: ['setpoint_journal_ring_records', 'gauge', 'Records in memory that wait until the journal can be written'],
+  recoveredRecords: ['setpoint_journal_recovered_records_total', 'counter', 'Records written late, from memory'],
+  lostRecords: ['setpoint_journal_lost_records_total', 'counter', 'Records that were never written; gap records name them'],
   slowReaders: ['setpoint_slow_readers_total', 'counter', 'Connections closed because the peer did not read'],
   httpRequests: ['setpoint_http_requests_total', 'counter', 'HTTP requests'],
 };
@@ -32,8 +36,14 @@ const SLOT_METRICS: Readonly<Partial<Record<SlotField, readonly [string, string]
   discarded: ['setpoint_late_results_total', 'Model results that came after their deadline and were discarded'],
 };
 
-/** The text for all serving threads together. */
-export function metricsText(threads: readonly ThreadMetrics[], slots: readonly string[], status: StatusDetail, isReady: boolean): string {
+/** The text for all serving threads together, and for the store process. */
+export function metricsText(
+  threads: readonly ThreadMetrics[],
+  slots: readonly string[],
+  status: StatusDetail,
+  isReady: boolean,
+  store: StoreView,
+): string {
   const lines: string[] = [];
   const family = (name: string, type: string, help: string): void => {
     lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
@@ -70,6 +80,8 @@ export function metricsText(threads: readonly ThreadMetrics[], slots: readonly s
     slots.forEach((slot, index) => lines.push(`${metric[0]}{slot="${slot}"} ${sum((thread) => thread.slotField(index, field))}`));
   }
   histogram(lines, threads, slots);
+  storeMetrics(lines, store);
+  lifetimeMetrics(lines, addCounts(store.lifetime, slots, threads));
   return `${lines.join('\n')}\n`;
 }
 
@@ -86,4 +98,33 @@ function histogram(lines: string[], threads: readonly ThreadMetrics[], slots: re
     const micros = threads.reduce((total, thread) => total + thread.slotMicros(index), 0);
     lines.push(`${name}_sum{slot="${slot}"} ${micros / 1e6}`, `${name}_count{slot="${slot}"} ${cumulative}`);
   });
+}
+
+/** A store that is down has only the first two: its last values would be stale. */
+function storeMetrics(lines: string[], { report }: StoreView): void {
+  if (report === null) return;
+  const isUp = report.state !== 'down' && report.state !== 'checking';
+  const rows: (readonly [string, 'counter' | 'gauge', string, number])[] = [
+    ['setpoint_store_up', 'gauge', 'Whether the store process runs', isUp ? 1 : 0],
+    ['setpoint_store_restarts_total', 'counter', 'Restarts of the store process', report.restarts],
+  ];
+  if (isUp) {
+    rows.push(
+      ['setpoint_store_waiting', 'gauge', 'Whether the store waits for space or is full', report.state === 'draining' ? 0 : 1],
+      ['setpoint_store_entries', 'gauge', 'Entries in the store', report.entries],
+      ['setpoint_store_lag_bytes', 'gauge', 'Journal bytes that are not in the store yet', report.lagBytes],
+      ['setpoint_store_file_bytes', 'gauge', 'Size of the store on the disk', report.fileBytes],
+      ['setpoint_store_used_bytes', 'gauge', 'Pages of the store in use', report.usedBytes],
+      ['setpoint_disk_free_bytes', 'gauge', 'Free space where the store is', report.freeBytes],
+    );
+  }
+  for (const [name, type, help, value] of rows) lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, `${name} ${value}`);
+}
+
+function lifetimeMetrics(lines: string[], counts: ReturnType<typeof addCounts>): void {
+  const name = 'setpoint_lifetime_decisions_total';
+  lines.push(`# HELP ${name} Decisions since the data directory was new, over restarts`, `# TYPE ${name} counter`);
+  for (const [slot, actions] of Object.entries(counts)) {
+    for (const [action, count] of Object.entries(actions)) lines.push(`${name}{slot="${slot}",action="${action}"} ${count}`);
+  }
 }

@@ -31,7 +31,10 @@ const THREAD_FIELDS = [
   'journalRecords',
   'journalBytes',
   'journalFailures',
-  'unjournaled',
+  'journalFailing',
+  'ringRecords',
+  'recoveredRecords',
+  'lostRecords',
   'slowReaders',
   'httpRequests',
 ] as const;
@@ -78,6 +81,10 @@ export class ThreadMetrics {
   add(field: ThreadField, amount = 1): void {
     const at = THREAD_INDEX[field];
     this.#cells[at] = (this.#cells[at] as number) + amount;
+  }
+
+  set(field: ThreadField, value: number): void {
+    this.#cells[THREAD_INDEX[field]] = value;
   }
 
   get(field: ThreadField): number {

@@ -6,7 +6,9 @@ import { FRAME_KINDS, type ObserveFrame, type PredictFrame, reasonNames, type We
 import { MAX_FRAME_BYTES, MAX_IN_FLIGHT } from '../../protocol/limits.ts';
 import { route } from '../http/routes.ts';
 import { HeavyLane } from '../infer/heavy-lane.ts';
+import { encodeAlert } from '../journal/gap.ts';
 import { Journal } from '../journal/journal.ts';
+import { RECORD_KINDS } from '../journal/record.ts';
 import { AlertGate } from './alert-gate.ts';
 import { loadServedBundle } from './bundle-loader.ts';
 import type { Connection } from './connection.ts';
@@ -14,7 +16,7 @@ import { debugRoute } from './debug-routes.ts';
 import { Door } from './door.ts';
 import { HeavyRequests } from './heavy-requests.ts';
 import { HttpServices } from './http-services.ts';
-import type { BundleOrder, ControlMessage, StatusDetail, ThreadMessage, ThreadSettings } from './messages.ts';
+import type { BundleOrder, ControlMessage, StatusDetail, StoreView, ThreadMessage, ThreadSettings } from './messages.ts';
 import { ThreadMetrics } from './metrics.ts';
 import { observationOf, WaitingObservations } from './observations.ts';
 import { fromRemote, toRemote } from './remote-error.ts';
@@ -36,6 +38,8 @@ const ALERT_INTERVAL_MILLIS = 60_000;
 /** Slots x combinations of reasons that are remembered as told. */
 const MAX_ALERT_KINDS = 4096;
 
+const EMPTY = new Uint8Array(0);
+
 /**
  * A serving thread: its own sockets on the shared port, its own models, guard state and journal. It needs the control
  * thread only for new bundles and estimates, and answers requests by itself.
@@ -56,6 +60,7 @@ class ServingThread {
   #nextToken = 1;
   #isReady = false;
   #status: StatusDetail = { isStopping: false, slots: [] };
+  #store: StoreView = { report: null, lifetime: {} };
 
   constructor(settings: ThreadSettings, post: (message: ThreadMessage) => void) {
     this.#settings = settings;
@@ -65,12 +70,7 @@ class ServingThread {
     assert(own !== undefined, 'every stream has a metrics block');
     this.#metrics = own;
     this.#slots = new Map(settings.slots.map(({ name, index }) => [name, new Slot(name, index)]));
-    this.#journal = new Journal({
-      directory: settings.journalDirectory,
-      stream: settings.stream,
-      newEpoch: () => randomBytes(8).readBigUInt64LE(),
-      onSyncFailure: (error) => this.#alertJournal(error),
-    });
+    this.#journal = this.#openJournal();
     this.#lane = new HeavyLane(settings.heavyLimit);
     this.#waiting = new WaitingObservations(settings.stream);
     this.#heavyRequests = this.#createHeavyRequests();
@@ -106,6 +106,13 @@ class ServingThread {
         this.#isReady = message.isReady;
         this.#status = message.detail;
         break;
+      case 'store':
+        this.#store = message.view;
+        break;
+      case 'alert':
+        this.#journalAlert(message.alert, message.slot, message.message);
+        this.#commitAlert();
+        break;
       case 'repository':
         this.#settleRepository(message.token, message.error === null ? null : fromRemote(message.error));
         break;
@@ -116,6 +123,23 @@ class ServingThread {
         void this.#stop(message.drainMillis);
         break;
     }
+  }
+
+  #openJournal(): Journal {
+    const { journalDirectory, stream, journal, durability } = this.#settings;
+    return new Journal({
+      directory: journalDirectory,
+      stream,
+      ...journal,
+      durability,
+      newEpoch: () => randomBytes(8).readBigUInt64LE(),
+      onSyncFailure: (error) => this.#journalFailed(error),
+      onRecovered: ({ lost, recovered }) => {
+        this.#metrics.add('recoveredRecords', recovered);
+        this.#showJournal();
+        this.#alert('journal_recovered', null, `${recovered} records were written late, ${lost} are lost`);
+      },
+    });
   }
 
   #createHeavyRequests(): HeavyRequests {
@@ -132,13 +156,11 @@ class ServingThread {
       journal: this.#journal,
       metrics: this.#metrics,
       defaultDeadlineMicros: this.#settings.defaultDeadlineMicros,
+      durability: this.#settings.durability,
+      onJournalFailure: this.#settings.onJournalFailure,
       nowMillis: Date.now,
       submitHeavy: (request) => this.#heavyRequests.submit(request),
-      onJournalFailure: (error, records) => {
-        this.#metrics.add('journalFailures');
-        this.#metrics.add('unjournaled', records);
-        this.#alertJournal(error);
-      },
+      journalFailed: (error) => this.#journalFailed(error),
       onDecision: (slot, reasons) => this.#alertReasons(slot, reasons),
     });
   }
@@ -149,7 +171,7 @@ class ServingThread {
       slots: this.#slots,
       metrics: blocks,
       turn: this.#turn,
-      status: () => ({ isReady: this.#isReady, detail: this.#status }),
+      status: () => ({ isReady: this.#isReady, detail: this.#status, store: this.#store }),
       repository: (action, slot) => this.#askRepository(action, slot),
     });
     const debug = debugRoute(blocks);
@@ -224,9 +246,16 @@ class ServingThread {
     const { slot, bundle } = found;
     this.#metrics.addToSlot(slot.index, 'observations');
     const { key, observation } = observationOf(frame, bundle.policy, Date.now());
-    this.#turn.observe(bytes, (sequence) => {
-      const token = this.#waiting.add(connection, frame.requestId, sequence);
-      this.#post({ type: 'observation', token, slot: slot.name, key, observation, sequence });
+    this.#turn.observe({
+      bytes,
+      journaled: (sequence) => {
+        const token = this.#waiting.add(connection, frame.requestId, sequence);
+        this.#post({ type: 'observation', token, slot: slot.name, key, observation, sequence });
+      },
+      refused: (error) => {
+        connection.failed(frame.requestId, error);
+        connection.flush();
+      },
     });
   }
 
@@ -283,13 +312,41 @@ class ServingThread {
   #alertReasons(slot: Slot, reasons: number): void {
     // The gate is asked before anything is made: under a fault every decision comes here.
     if (!this.#alertGate.allows(`${slot.index} ${reasons}`, performance.now())) return;
-    this.#post({ type: 'alert', alert: 'guard', slot: slot.name, message: reasonNames(reasons).join(', ') });
+    // Written with the turn that is being decided.
+    this.#alert('guard', slot.name, reasonNames(reasons).join(', '));
   }
 
-  /** Gated, too: on a full disk every turn comes here, and its log may be on the same disk. */
-  #alertJournal(error: SetpointError): void {
-    if (!this.#alertGate.allows(error.code, performance.now())) return;
-    this.#post({ type: 'alert', alert: error.code, slot: null, message: error.message });
+  /** Tells the log, and writes a record that leaves with the next commit. */
+  #alert(alert: string, slot: string | null, message: string): void {
+    this.#post({ type: 'alert', alert, slot, message });
+    this.#journalAlert(alert, slot, message);
+  }
+
+  #journalAlert(alert: string, slot: string | null, message: string): void {
+    this.#journal.append(RECORD_KINDS.alert, Date.now() * 1000, encodeAlert({ alert, slot, message }), EMPTY);
+  }
+
+  #commitAlert(): void {
+    try {
+      this.#journal.commit();
+    } catch (error) {
+      if (!(error instanceof SetpointError)) throw error;
+      this.#journalFailed(error);
+    }
+  }
+
+  #journalFailed(error: SetpointError): void {
+    this.#metrics.add('journalFailures');
+    this.#showJournal();
+    // Gated: on a full disk every turn comes here, and the log may be on the same disk.
+    if (this.#alertGate.allows(error.code, performance.now())) this.#alert(error.code, null, error.message);
+  }
+
+  #showJournal(): void {
+    const { isFailing, ringRecords, lostRecords } = this.#journal;
+    this.#metrics.set('journalFailing', isFailing ? 1 : 0);
+    this.#metrics.set('ringRecords', ringRecords);
+    this.#metrics.set('lostRecords', lostRecords);
   }
 
   #closeJournal(): void {
@@ -297,8 +354,7 @@ class ServingThread {
       this.#journal.close();
     } catch (error) {
       if (!(error instanceof SetpointError)) throw error;
-      this.#metrics.add('journalFailures');
-      this.#alertJournal(error);
+      this.#journalFailed(error);
     }
   }
 
@@ -309,6 +365,7 @@ class ServingThread {
     const until = performance.now() + drainMillis;
     while (this.#lane.inFlight > 0 && performance.now() < until) await delay(DRAIN_POLL_MILLIS);
     this.#turn.end();
+    while (this.#turn.isWaiting && performance.now() < until) await delay(DRAIN_POLL_MILLIS);
     this.#door.stopListening();
     const isAnybodyThere = this.#door.connections.size > 0;
     for (const connection of this.#door.connections) connection.stop();

@@ -1,6 +1,6 @@
 import { encodeDecision } from '../../protocol/codec.ts';
 import { SetpointError } from '../../protocol/errors.ts';
-import type { DecisionFrame, PredictFrame } from '../../protocol/frames.ts';
+import { type DecisionFrame, type PredictFrame, REASONS } from '../../protocol/frames.ts';
 import { MAX_FRAME_BYTES } from '../../protocol/limits.ts';
 import type { Journal } from '../journal/journal.ts';
 import { RECORD_KINDS } from '../journal/record.ts';
@@ -15,22 +15,58 @@ const ARENA_BYTES = 4 * MAX_FRAME_BYTES;
 
 const EMPTY = new Uint8Array(0);
 
+/**
+ * What is answered while the journal cannot be written: the decision all the same, the fallback, or an error. Records of what
+ * is answered all the same wait in the journal's memory.
+ */
+export type JournalFailurePolicy = 'serve' | 'fallback' | 'refuse';
+
 export interface TurnServices {
   readonly journal: Journal;
   readonly metrics: ThreadMetrics;
   readonly defaultDeadlineMicros: number;
+  /** 'power' holds replies back until their records are on the disk itself. */
+  readonly durability: 'process' | 'power';
+  readonly onJournalFailure: JournalFailurePolicy;
   /** Wall clock, milliseconds since 1970-01-01 UTC with fractions. */
   readonly nowMillis: () => number;
   /** Hands a request to the heavy process; complete() takes it back, once. */
   readonly submitHeavy: (request: Request) => void;
-  /** The journal could not be written: what was answered is not on disk. */
-  readonly onJournalFailure: (error: SetpointError, records: number) => void;
+  /** The journal could not be written or synced: these records of what was answered are not on disk yet, if they ever will be. */
+  readonly journalFailed: (error: SetpointError, records: number) => void;
   readonly onDecision: (slot: Slot, reasons: number) => void;
 }
 
-interface Observation {
+/** An observation on its way through a turn; one of the two is called, once. */
+export interface TurnObservation {
   readonly bytes: Uint8Array;
-  readonly journaled: (sequence: number) => void;
+  /** It has this number in the journal. */
+  journaled(sequence: number): void;
+  refused(error: SetpointError): void;
+}
+
+/** Everything a turn answers. Lists of the same length belong together. */
+class Answers {
+  requests: Request[] = [];
+  readonly decisions: DecisionFrame[] = [];
+  readonly frames: Uint8Array[] = [];
+  observations: TurnObservation[] = [];
+  readonly sequences: number[] = [];
+  /** Set when the journal fails and the policy is to refuse. */
+  refusal: SetpointError | null = null;
+
+  clear(): void {
+    this.requests = [];
+    this.observations = [];
+    this.undecide();
+    this.refusal = null;
+  }
+
+  undecide(): void {
+    this.decisions.length = 0;
+    this.frames.length = 0;
+    this.sequences.length = 0;
+  }
 }
 
 /**
@@ -44,13 +80,12 @@ export class Turn {
   readonly #decider = new Decider();
   readonly #arena = new Uint8Array(ARENA_BYTES);
   #arenaUsed = 0;
-  #requests: Request[] = [];
-  #observations: Observation[] = [];
+  #answers = new Answers();
+  /** Turns whose replies wait for the disk. */
+  #unsynced = 0;
   /** Bundles with rows to run, and their slots. */
   readonly #dirty = new Map<ServedBundle, Slot>();
   readonly #targets = new Set<ReplyTarget>();
-  readonly #decisions: DecisionFrame[] = [];
-  readonly #frames: Uint8Array[] = [];
   #isScheduled = false;
   /** Requests of this turn of the event loop, answered or not. */
   #turnRequests = 0;
@@ -81,7 +116,7 @@ export class Turn {
       this.#services.submitHeavy(request);
       return;
     }
-    this.#requests.push(request);
+    this.#answers.requests.push(request);
     this.#dirty.set(bundle, slot);
     if (admit(request)) this.#run(slot, bundle);
     this.#turnRequests++;
@@ -94,14 +129,19 @@ export class Turn {
 
   /** Takes a request back from the heavy lane, with its outputs or its reasons. */
   complete(request: Request): void {
-    this.#requests.push(request);
+    this.#answers.requests.push(request);
     this.#schedule();
   }
 
-  /** Writes an observation to the journal with this turn; `journaled` is called after the write. */
-  observe(bytes: Uint8Array, journaled: (sequence: number) => void): void {
-    this.#observations.push({ bytes, journaled });
+  /** Writes an observation to the journal with this turn. */
+  observe(observation: TurnObservation): void {
+    this.#answers.observations.push(observation);
     this.#schedule();
+  }
+
+  /** Whether answers wait for the disk. */
+  get isWaiting(): boolean {
+    return this.#unsynced > 0;
   }
 
   #schedule(): void {
@@ -130,48 +170,91 @@ export class Turn {
 
   /** Ends the turn now. Called by itself; also before stopping. */
   end(): void {
-    if (this.#requests.length > 0 || this.#observations.length > 0) {
+    const answers = this.#answers;
+    if (answers.requests.length > 0 || answers.observations.length > 0) {
       for (const [bundle, slot] of this.#dirty) this.#run(slot, bundle);
-      const sequences = this.#writeJournal();
-      this.#reply();
-      this.#observations.forEach((observation, at) => observation.journaled(sequences[at] as number));
-      this.#clear();
+      this.#dirty.clear();
+      const isWritten = this.#journal(answers);
+      if (isWritten && this.#services.durability === 'power') this.#replyWhenSynced(answers);
+      else {
+        this.#reply(answers);
+        answers.clear();
+      }
     }
     this.#arenaUsed = 0;
   }
 
-  /** Decides every request of the turn, writes decisions and observations in one write; returns the observations' numbers. */
-  #writeJournal(): number[] {
-    const { journal, metrics, nowMillis } = this.#services;
+  /** Decides everything and writes it, as the policy says when it cannot be written. Returns whether records are in the file. */
+  #journal(answers: Answers): boolean {
+    const { journal, onJournalFailure, journalFailed } = this.#services;
     const first = journal.nextSequence;
-    const offset = journal.offset;
+    let isDegraded = onJournalFailure !== 'serve' && journal.isFailing;
+    if (isDegraded) this.#degrade(answers);
+    this.#decideAll(answers);
+    const error = this.#commit(first);
+    if (error === null) return journal.nextSequence > first;
+    if (onJournalFailure !== 'serve' && !isDegraded) {
+      // What was decided must not be answered: its records are taken back, and it is decided again. That cannot be written
+      // either, so the commit fails again; what it keeps in memory is what is answered now.
+      isDegraded = true;
+      journal.withdrawFrom(first);
+      answers.undecide();
+      this.#degrade(answers);
+      this.#decideAll(answers);
+      this.#commit(first);
+    }
+    journalFailed(error, journal.nextSequence - first);
+    return false;
+  }
+
+  /** Leaves of a turn that cannot be written what the policy allows: fallbacks, or errors. */
+  #degrade(answers: Answers): void {
+    const error = new SetpointError('journal_failed', 'Cannot answer: the journal cannot be written, and answers must be in it');
+    const isFallback = this.#services.onJournalFailure === 'fallback';
+    for (const request of answers.requests) {
+      if (isFallback && request.bundle.isGuarded) request.laneReasons |= REASONS.journal_failed;
+      else request.error ??= error;
+    }
+    answers.refusal = isFallback ? null : error;
+  }
+
+  #decideAll(answers: Answers): void {
+    const { journal, nowMillis } = this.#services;
     const now = performance.now();
     const wall = nowMillis();
-    for (const request of this.#requests) this.#decide(request, now, wall);
-    const sequences = this.#observations.map(({ bytes }) => {
+    for (const request of answers.requests) this.#decide(answers, request, now, wall);
+    if (answers.refusal !== null) return;
+    for (const { bytes } of answers.observations) {
+      answers.sequences.push(journal.nextSequence);
       journal.append(RECORD_KINDS.observation, Math.round(wall * 1000), bytes, EMPTY);
-      return journal.nextSequence - 1;
-    });
+    }
+  }
+
+  /** One write for the whole turn; the error when it failed. */
+  #commit(first: number): SetpointError | null {
+    const { journal, metrics } = this.#services;
+    if (journal.nextSequence === first) return null;
+    const written = journal.writtenBytes;
     try {
       journal.commit();
       metrics.add('journalRecords', journal.nextSequence - first);
+      metrics.add('journalBytes', journal.writtenBytes - written);
+      return null;
     } catch (error) {
       if (!(error instanceof SetpointError)) throw error;
-      this.#services.onJournalFailure(error, journal.nextSequence - first);
+      return error;
     }
-    metrics.add('journalBytes', journal.offset - offset);
-    return sequences;
   }
 
-  #decide(request: Request, now: number, wall: number): void {
+  #decide(answers: Answers, request: Request, now: number, wall: number): void {
     const { journal, onDecision } = this.#services;
     const { slot } = request;
     if (request.error === null) {
       const decision = this.#decider.decide(request, journal.stream, journal.nextSequence, now, wall);
       const frame = encodeBounded(request, decision);
       if (frame !== null) {
-        this.#decisions.push(decision);
-        this.#frames.push(frame);
+        answers.decisions.push(decision);
+        answers.frames.push(frame);
         journal.append(RECORD_KINDS.decision, decision.serverTimeMicros, request.bytes, frame);
         slot.lastRequestMillis = wall;
         if (decision.reasons !== 0) onDecision(slot, decision.reasons);
@@ -181,16 +264,34 @@ export class Turn {
         remedy: 'ask for fewer outputs, or use the HTTP door',
       });
     }
-    this.#decisions.push(NO_DECISION);
-    this.#frames.push(EMPTY);
+    answers.decisions.push(NO_DECISION);
+    answers.frames.push(EMPTY);
   }
 
-  #reply(): void {
+  /** Holds the replies of this turn back until its records are on the disk; turns that come meanwhile share a sync. */
+  #replyWhenSynced(answers: Answers): void {
+    const { journal, onJournalFailure, journalFailed } = this.#services;
+    this.#answers = new Answers();
+    this.#unsynced++;
+    journal.whenSynced((error) => {
+      this.#unsynced--;
+      if (error !== null) {
+        journalFailed(error, answers.requests.length + answers.observations.length);
+        // It was decided and may be on the disk: an answer other than that one would be a second decision.
+        if (onJournalFailure !== 'serve') for (const request of answers.requests) request.error ??= error;
+        if (onJournalFailure === 'refuse') answers.refusal = error;
+      }
+      this.#reply(answers);
+    });
+  }
+
+  #reply(answers: Answers): void {
     const { metrics } = this.#services;
-    this.#requests.forEach((request, at) => {
+    const { requests, decisions, frames, observations, refusal, sequences } = answers;
+    requests.forEach((request, at) => {
       const { target, slot } = request;
       if (request.error === null) {
-        target.decided(this.#decisions[at] as DecisionFrame, this.#frames[at] as Uint8Array);
+        target.decided(decisions[at] as DecisionFrame, frames[at] as Uint8Array);
       } else {
         metrics.addToSlot(slot.index, 'errors');
         target.failed(request.frame.requestId, request.error);
@@ -201,9 +302,10 @@ export class Turn {
       target.handedMillis = performance.now();
       target.flush();
     }
-    this.#requests.forEach((request, at) => {
-      const decision = this.#decisions[at] as DecisionFrame;
-      if (decision === NO_DECISION) return;
+    this.#targets.clear();
+    requests.forEach((request, at) => {
+      if (request.error !== null) return;
+      const decision = decisions[at] as DecisionFrame;
       metrics.answered(
         request.slot.index,
         ACTION_NUMBERS[decision.action],
@@ -211,16 +313,11 @@ export class Turn {
         (request.target.handedMillis - request.arrivedMillis) * 1000,
       );
     });
+    observations.forEach((observation, at) => {
+      if (refusal === null) observation.journaled(sequences[at] as number);
+      else observation.refused(refusal);
+    });
     metrics.add('turns');
-  }
-
-  #clear(): void {
-    this.#requests = [];
-    this.#observations = [];
-    this.#decisions.length = 0;
-    this.#frames.length = 0;
-    this.#targets.clear();
-    this.#dirty.clear();
   }
 }
 

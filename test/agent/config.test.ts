@@ -36,6 +36,20 @@ describe('parseConfig()', () => {
       bundlePollMillis: 1000,
       maxConnections: 4096,
       drainMillis: 5000,
+      durability: 'process',
+      onJournalFailure: 'serve',
+      journal: { segmentMebibytes: 16, maxMebibytes: 1024, ringMebibytes: 16 },
+      store: {
+        enabled: true,
+        maxMebibytes: 10_240,
+        telemetryMaxDays: 90,
+        auditMaxDays: null,
+        onFull: 'hold',
+        minFreeMebibytes: 64,
+        ballastMebibytes: 64,
+        hangMillis: 30_000,
+        checkpointSeconds: 60,
+      },
       heavy: { threads: 1, queueLength: 64, hangMillis: 10_000, memoryLimitMebibytes: 2048 },
       vetting: { deadlineMillis: 30_000, memoryLimitMebibytes: 1024 },
       slots: {},
@@ -54,6 +68,10 @@ inlineBudgetMicros: 100000
 bundlePollMillis: 50
 maxConnections: 1
 drainMillis: 0
+durability: power
+onJournalFailure: fallback
+journal: { segmentMebibytes: 1, maxMebibytes: 2, ringMebibytes: 1 }
+store: { enabled: false, maxMebibytes: 8, telemetryMaxDays: 0.5, auditMaxDays: 3650, onFull: drop_oldest, minFreeMebibytes: 1, ballastMebibytes: 0, hangMillis: 1000, checkpointSeconds: 1 }
 heavy: { threads: 2, queueLength: 1, hangMillis: 10, memoryLimitMebibytes: 64 }
 vetting: { deadlineMillis: 100, memoryLimitMebibytes: 64 }
 slots:
@@ -70,6 +88,20 @@ slots:
       bundlePollMillis: 50,
       maxConnections: 1,
       drainMillis: 0,
+      durability: 'power',
+      onJournalFailure: 'fallback',
+      journal: { segmentMebibytes: 1, maxMebibytes: 2, ringMebibytes: 1 },
+      store: {
+        enabled: false,
+        maxMebibytes: 8,
+        telemetryMaxDays: 0.5,
+        auditMaxDays: 3650,
+        onFull: 'drop_oldest',
+        minFreeMebibytes: 1,
+        ballastMebibytes: 0,
+        hangMillis: 1000,
+        checkpointSeconds: 1,
+      },
       heavy: { threads: 2, queueLength: 1, hangMillis: 10, memoryLimitMebibytes: 64 },
       vetting: { deadlineMillis: 100, memoryLimitMebibytes: 64 },
       slots: { 'cd/scanner-a/product-x': { bundle: '/bundles/a' } },
@@ -202,6 +234,8 @@ describe('environment variables', () => {
       SETPOINT_BUNDLE_POLL_MILLIS: '60',
       SETPOINT_MAX_CONNECTIONS: '10',
       SETPOINT_DRAIN_MILLIS: '1',
+      SETPOINT_DURABILITY: 'power',
+      SETPOINT_ON_JOURNAL_FAILURE: 'refuse',
     };
     expect(Object.keys(environment).sort()).toEqual([...OVERRIDE_NAMES].sort());
     const expected = {
@@ -215,6 +249,8 @@ describe('environment variables', () => {
       bundlePollMillis: 60,
       maxConnections: 10,
       drainMillis: 1,
+      durability: 'power',
+      onJournalFailure: 'refuse',
     };
     expect(parse('', environment)).toMatchObject(expected);
     expect(parse('dataDir: d\nagentId: x\nthreads: 1\nlisten: { host: h, port: 1 }', environment)).toMatchObject(expected);

@@ -264,7 +264,7 @@ test('nothing is written outside the data directory, by the agent or by what it 
   expect(readdirSync(temporary).filter((name) => !name.startsWith('setpoint-'))).toEqual([]);
   await agent.stop();
   expect(readdirSync(temporary)).toEqual([]);
-  const own = ['bundles', 'estimators.json', 'journal', 'slots.json'];
+  const own = ['audit', 'bundles', 'estimators.json', 'journal', 'keys', 'slots.json', 'store'];
   expect(readdirSync(agent.dataDir).filter((name) => !own.includes(name))).toEqual([]);
   expect(telemetryFiles()).toEqual(before);
 });

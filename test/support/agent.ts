@@ -35,10 +35,10 @@ export interface AgentSettings {
 const AGENT = resolve(import.meta.dirname, '../../agent/main.ts');
 const READY_WITHIN_MILLIS = 60_000;
 
-/** A folder that is removed when the test ends. */
+/** A folder that is removed when the test ends. The store process of an agent that was killed may write a moment longer. */
 export function temporaryDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'setpoint-test-'));
-  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }));
   return directory;
 }
 

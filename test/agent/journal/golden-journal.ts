@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { Mark } from '../../../agent/journal/mark.ts';
 import { RECORD_KINDS } from '../../../agent/journal/record.ts';
 
 /** A journal file with its header and records, byte by byte, from test/golden/journal.json. */
@@ -16,6 +17,7 @@ interface GoldenRecord {
 interface GoldenJournal {
   readonly header: { readonly stream: number; readonly epoch: string; readonly firstSequence: number; readonly hex: string };
   readonly records: readonly GoldenRecord[];
+  readonly mark: Mark & { readonly counter: number; readonly hex: string };
 }
 
 export function bytesOf(hex: string): Uint8Array {
@@ -27,6 +29,9 @@ export function hexOf(bytes: Uint8Array): string {
 }
 
 const table = JSON.parse(readFileSync(new URL('../../golden/journal.json', import.meta.url), 'utf8')) as GoldenJournal;
+
+/** A slot of a mark. */
+export const GOLDEN_MARK = table.mark;
 
 export const GOLDEN_HEADER = { ...table.header, epoch: BigInt(table.header.epoch) };
 

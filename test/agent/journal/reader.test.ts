@@ -56,20 +56,20 @@ describe('scanJournal()', () => {
       })),
     );
     const { hex: _hex, ...header } = GOLDEN_HEADER;
-    expect(scan).toEqual({ ...header, endOffset: GOLDEN_FILE.byteLength, lastSequence: 4_294_967_300, tail: 'clean' });
+    expect(scan).toEqual({ ...header, endOffset: GOLDEN_FILE.byteLength, lastSequence: 4_294_967_310, tail: 'clean' });
   });
 
-  test.each([0, 1, 2, 3])('goes on from the offset of record %i', (at) => {
+  test.each([0, 1, 2, 3, 4, 5])('goes on from the offset of record %i', (at) => {
     const { seen, scan } = read(fileOf(GOLDEN_FILE), offsets[at]);
     expect(seen.map(({ sequence }) => sequence)).toEqual(GOLDEN_RECORDS.slice(at).map(({ sequence }) => sequence));
-    expect(scan).toMatchObject({ endOffset: GOLDEN_FILE.byteLength, tail: 'clean', lastSequence: at === 3 ? 0 : 4_294_967_300 });
+    expect(scan).toMatchObject({ endOffset: GOLDEN_FILE.byteLength, tail: 'clean', lastSequence: at === 5 ? 0 : 4_294_967_310 });
   });
 
   test('goes on from where it stopped when the file has grown', () => {
     const path = fileOf(GOLDEN_FILE);
     const { endOffset } = read(path).scan!;
-    appendFileSync(path, record(4_294_967_301, 5));
-    expect(read(path, endOffset).seen).toMatchObject([{ sequence: 4_294_967_301, offset: endOffset }]);
+    appendFileSync(path, record(4_294_967_311, 5));
+    expect(read(path, endOffset).seen).toMatchObject([{ sequence: 4_294_967_311, offset: endOffset }]);
   });
 
   test('stops at the last whole record, wherever the file is cut', () => {
@@ -87,10 +87,16 @@ describe('scanJournal()', () => {
       bytes[at]! ^= 0x40;
       const { seen, scan } = read(fileOf(bytes));
       const hit = offsets.findLastIndex((offset) => offset <= at);
-      const isPadding = hit === 0 && at >= offsets[1]! - 3;
-      expect([seen.length, scan?.tail], `byte ${at}`).toEqual(isPadding ? [3, 'clean'] : [hit, 'damaged']);
+      const isPadding = at >= offsets[hit]! + new DataView(GOLDEN_FILE.buffer, GOLDEN_FILE.byteOffset).getUint32(offsets[hit]!, true);
+      expect([seen.length, scan?.tail], `byte ${at}`).toEqual(isPadding ? [5, 'clean'] : [hit, 'damaged']);
       if (!isPadding) expect(scan?.endOffset).toBe(offsets[hit]);
     }
+  });
+
+  test('ends behind the record that its visitor wants to be the last', () => {
+    const seen: number[] = [];
+    const scan = scanJournal(fileOf(GOLDEN_FILE), 0, ({ sequence }) => seen.push(sequence) < 2);
+    expect([seen.length, scan?.endOffset, scan?.lastSequence]).toEqual([2, offsets[2], seen[1]]);
   });
 
   test.each([
@@ -120,5 +126,5 @@ test('scanWithoutHeader() reads the records behind a header that cannot be read'
   bytes[3]! ^= 1;
   const path = fileOf(bytes);
   expect(scanJournal(path, 0, () => {})).toBeNull();
-  expect(scanWithoutHeader(path)).toEqual({ endOffset: bytes.byteLength, lastSequence: 4_294_967_300, tail: 'clean' });
+  expect(scanWithoutHeader(path)).toEqual({ endOffset: bytes.byteLength, lastSequence: 4_294_967_310, tail: 'clean' });
 });

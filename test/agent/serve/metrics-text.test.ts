@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { StatusDetail } from '../../../agent/serve/messages.ts';
+import type { StatusDetail, StoreView } from '../../../agent/serve/messages.ts';
 import { metricsText } from '../../../agent/serve/metrics-text.ts';
 import { BUCKET_MICROS, metricsBytes, ThreadMetrics } from '../../../agent/serve/metrics.ts';
 import { REASONS } from '../../../protocol/frames.ts';
@@ -66,6 +66,24 @@ const STATUS: StatusDetail = {
   ],
 };
 
+const STORE: StoreView = {
+  report: {
+    state: 'draining',
+    processId: 7,
+    restarts: 3,
+    entries: 12,
+    headIndex: 11,
+    lagBytes: 400,
+    fileBytes: 8192,
+    usedBytes: 4096,
+    freeBytes: 1e9,
+    lastCommitMillis: 1,
+    commitPendingMillis: 0,
+    dropped: { telemetry: 0, records: 0, lost: 0 },
+  },
+  lifetime: { depth: { model: 5, clamped: 0, fallback: 1 }, gone: { model: 2, clamped: 0, fallback: 0 } },
+};
+
 function threads(): ThreadMetrics[] {
   return [0, 1].map(() => new ThreadMetrics(new SharedArrayBuffer(metricsBytes(SLOTS.length))));
 }
@@ -80,7 +98,7 @@ function valueOf(families: Map<string, Family>, name: string, labels: Readonly<R
 
 describe('metricsText()', () => {
   test('is the Prometheus text format, each family once, with a type that fits its name', () => {
-    const families = parse(metricsText(threads(), SLOTS, STATUS, false));
+    const families = parse(metricsText(threads(), SLOTS, STATUS, false, STORE));
     expect(families.size).toBeGreaterThan(15);
     for (const [name, { type }] of families) {
       expect(name).toMatch(/^setpoint_/);
@@ -89,7 +107,7 @@ describe('metricsText()', () => {
   });
 
   test('never gives the same sample twice', () => {
-    const all = [...parse(metricsText(threads(), SLOTS, STATUS, true)).values()].flatMap(({ samples }) => samples);
+    const all = [...parse(metricsText(threads(), SLOTS, STATUS, true, STORE)).values()].flatMap(({ samples }) => samples);
     const keys = all.map(({ name, labels }) => `${name} ${JSON.stringify(labels)}`);
     expect(new Set(keys).size).toBe(keys.length);
   });
@@ -102,7 +120,7 @@ describe('metricsText()', () => {
     blocks[1]!.answered(1, 2, REASONS.deadline, 15);
     blocks[0]!.answered(1, 2, REASONS.deadline | REASONS.fallback_missing, 15);
     blocks[0]!.addToSlot(0, 'discarded', 6);
-    const families = parse(metricsText(blocks, SLOTS, STATUS, true));
+    const families = parse(metricsText(blocks, SLOTS, STATUS, true, STORE));
     expect(valueOf(families, 'setpoint_ready')).toBe(1);
     expect(valueOf(families, 'setpoint_turns_total')).toBe(7);
     expect(valueOf(families, 'setpoint_connections_open')).toBe(2);
@@ -114,7 +132,7 @@ describe('metricsText()', () => {
   });
 
   test('tells each slot with its bundle and state', () => {
-    const families = parse(metricsText(threads(), SLOTS, STATUS, false));
+    const families = parse(metricsText(threads(), SLOTS, STATUS, false, STORE));
     expect(families.get('setpoint_slot_info')?.samples).toEqual([
       { name: 'setpoint_slot_info', labels: { slot: 'cd/scanner-a', bundle: 'ab'.repeat(32), version: '1.2.0', state: 'ready' }, value: 1 },
       { name: 'setpoint_slot_info', labels: { slot: 'depth', bundle: '', version: '', state: 'refused' }, value: 1 },
@@ -126,7 +144,7 @@ describe('metricsText()', () => {
     const blocks = threads();
     const times = [3, 10, 12, 99, 100, 9999, 10_001, 5e8];
     times.forEach((time, at) => blocks[at % 2]!.answered(0, 0, 0, time));
-    const samples = parse(metricsText(blocks, SLOTS, STATUS, true)).get('setpoint_service_seconds')?.samples ?? [];
+    const samples = parse(metricsText(blocks, SLOTS, STATUS, true, STORE)).get('setpoint_service_seconds')?.samples ?? [];
     for (const [slot, expected] of [
       ['cd/scanner-a', times],
       ['depth', []],
@@ -146,6 +164,27 @@ describe('metricsText()', () => {
 
   test('is valid for an agent without slots', () => {
     const one = [new ThreadMetrics(new SharedArrayBuffer(metricsBytes(0)))];
-    expect(parse(metricsText(one, [], { ...STATUS, slots: [] }, true)).get('setpoint_decisions_total')?.samples).toEqual([]);
+    expect(parse(metricsText(one, [], { ...STATUS, slots: [] }, true, STORE)).get('setpoint_decisions_total')?.samples).toEqual([]);
+  });
+
+  test('tells how the store is, and nothing that is old when it is down', () => {
+    const up = parse(metricsText(threads(), SLOTS, STATUS, true, STORE));
+    expect(['setpoint_store_up', 'setpoint_store_restarts_total', 'setpoint_store_lag_bytes'].map((name) => valueOf(up, name))).toEqual([
+      1, 3, 400,
+    ]);
+    const down = parse(metricsText(threads(), SLOTS, STATUS, true, { ...STORE, report: { ...STORE.report!, state: 'down' } }));
+    expect([valueOf(down, 'setpoint_store_up'), down.has('setpoint_store_lag_bytes')]).toEqual([0, false]);
+    const none = parse(metricsText(threads(), SLOTS, STATUS, true, { ...STORE, report: null }));
+    expect(none.has('setpoint_store_up')).toBe(false);
+  });
+
+  test('counts decisions on from what was kept, also of slots that are gone', () => {
+    const blocks = threads();
+    blocks[0]!.answered(1, 2, 0, 15);
+    const families = parse(metricsText(blocks, SLOTS, STATUS, true, STORE));
+    const count = (slot: string, action: string) => valueOf(families, 'setpoint_lifetime_decisions_total', { slot, action });
+    expect([count('depth', 'model'), count('depth', 'fallback'), count('gone', 'model'), count('cd/scanner-a', 'model')]).toEqual([
+      5, 2, 2, 0,
+    ]);
   });
 });

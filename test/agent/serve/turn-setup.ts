@@ -4,7 +4,7 @@ import type { RecordKind } from '../../../agent/journal/record.ts';
 import { metricsBytes, ThreadMetrics } from '../../../agent/serve/metrics.ts';
 import type { Request } from '../../../agent/serve/request.ts';
 import type { ServedBundle, Slot } from '../../../agent/serve/slot.ts';
-import { Turn } from '../../../agent/serve/turn.ts';
+import { Turn, type TurnObservation, type TurnServices } from '../../../agent/serve/turn.ts';
 import { encodeFrame } from '../../../protocol/codec.ts';
 import { SetpointError } from '../../../protocol/errors.ts';
 import { predictFrame, RecordingTarget, servedBundle, slotWith, vector } from './served.ts';
@@ -13,14 +13,19 @@ import { predictFrame, RecordingTarget, servedBundle, slotWith, vector } from '.
 
 export const WALL_MILLIS = 1_795_000_000_000;
 
-/** A journal that writes down what it is asked to do; `fail` makes the next commits throw. */
+/**
+ * A journal that writes down what it is asked to do. `cannotWrite` makes the next commits throw; as in the real one, it knows
+ * that it fails only after the first.
+ */
 class FakeJournal {
   readonly stream = 3;
   readonly log: string[];
   readonly kinds: RecordKind[] = [];
+  readonly #whenSynced: ((error: SetpointError | null) => void)[] = [];
+  cannotWrite = false;
   isFailing = false;
   nextSequence = 1;
-  offset = 32;
+  writtenBytes = 0;
 
   constructor(log: string[]) {
     this.log = log;
@@ -34,9 +39,34 @@ class FakeJournal {
 
   commit(): void {
     this.log.push('commit');
-    if (this.isFailing) throw new SetpointError('journal_failed', 'Cannot write the journal of stream 3: no space left');
-    this.offset += 100;
+    this.isFailing = this.cannotWrite;
+    if (this.cannotWrite) throw new SetpointError('journal_failed', 'Cannot write the journal of stream 3: no space left');
+    this.writtenBytes += 100;
   }
+
+  withdrawFrom(sequence: number): void {
+    this.log.push(`withdraw ${sequence}`);
+    this.nextSequence = sequence;
+  }
+
+  whenSynced(callback: (error: SetpointError | null) => void): void {
+    this.#whenSynced.push(callback);
+  }
+
+  /** The disk has, or has not, what was committed so far. */
+  synced(error: SetpointError | null = null): void {
+    this.log.push('synced');
+    for (const callback of this.#whenSynced.splice(0)) callback(error);
+  }
+}
+
+/** An observation that writes down what became of it. */
+export function observed(log: string[], bytes: Uint8Array = Uint8Array.of(1)): TurnObservation {
+  return {
+    bytes,
+    journaled: (sequence) => log.push(`journaled ${sequence}`),
+    refused: (error) => log.push(`refused ${error.code}`),
+  };
 }
 
 interface Setup {
@@ -50,7 +80,7 @@ interface Setup {
   readonly failures: string[];
 }
 
-export function setUp(real?: Journal): Setup {
+export function setUp(services: Partial<TurnServices> = {}): Setup {
   const log: string[] = [];
   const journal = new FakeJournal(log);
   const metrics = new ThreadMetrics(new SharedArrayBuffer(metricsBytes(4)));
@@ -58,13 +88,16 @@ export function setUp(real?: Journal): Setup {
   const alerts: string[] = [];
   const failures: string[] = [];
   const turn = new Turn({
-    journal: real ?? (journal as unknown as Journal),
+    journal: journal as unknown as Journal,
     metrics,
     defaultDeadlineMicros: 777_000,
+    durability: 'process',
+    onJournalFailure: 'serve',
     nowMillis: () => WALL_MILLIS,
     submitHeavy: (request) => heavy.push(request),
-    onJournalFailure: (error, records) => failures.push(`${error.code} ${records}`),
+    journalFailed: (error, records) => failures.push(`${error.code} ${records}`),
     onDecision: (slot, reasons) => alerts.push(`${slot.name} ${reasons}`),
+    ...services,
   });
   return { turn, journal, metrics, log, target: new RecordingTarget(log), heavy, alerts, failures };
 }

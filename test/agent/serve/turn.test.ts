@@ -1,14 +1,14 @@
 import { describe, expect, test, vi } from 'vitest';
 import { Journal } from '../../../agent/journal/journal.ts';
-import { journalPath } from '../../../agent/journal/open.ts';
 import { scanJournal } from '../../../agent/journal/reader.ts';
 import { RECORD_KINDS } from '../../../agent/journal/record.ts';
+import { segmentPath } from '../../../agent/journal/segments.ts';
 import { decodeClientFrame, decodeServerFrame, encodeFrame } from '../../../protocol/codec.ts';
 import { FRAME_KINDS } from '../../../protocol/frames.ts';
 import { MAX_FRAME_BYTES } from '../../../protocol/limits.ts';
 import { temporaryDirectory } from '../../support/agent.ts';
 import { observeFrame, RecordingTarget, servedBundle, slotWith, vector } from './served.ts';
-import { inlineSlot, nextTurn, predict, setUp, WALL_MILLIS } from './turn-setup.ts';
+import { inlineSlot, nextTurn, observed, predict, setUp, WALL_MILLIS } from './turn-setup.ts';
 
 describe('a turn', () => {
   test('runs, then decides and appends, then commits, then replies', async () => {
@@ -150,9 +150,9 @@ describe('observations', () => {
   test('are written with the decisions of the turn, after them, and told their numbers after the replies', async () => {
     const setup = setUp();
     const slot = inlineSlot(setup.log);
-    setup.turn.observe(encodeFrame(observeFrame()), (sequence) => setup.log.push(`journaled ${sequence}`));
+    setup.turn.observe(observed(setup.log, encodeFrame(observeFrame())));
     predict(setup, slot, 1);
-    setup.turn.observe(encodeFrame(observeFrame()), (sequence) => setup.log.push(`journaled ${sequence}`));
+    setup.turn.observe(observed(setup.log, encodeFrame(observeFrame())));
     await nextTurn();
     expect(setup.log).toEqual(['run 1', 'append 1', 'append 2', 'append 3', 'commit', 'decided 1', 'flush', 'journaled 2', 'journaled 3']);
     expect(setup.journal.kinds).toEqual([RECORD_KINDS.decision, RECORD_KINDS.observation, RECORD_KINDS.observation]);
@@ -160,7 +160,7 @@ describe('observations', () => {
 
   test('alone make a turn, too', async () => {
     const setup = setUp();
-    setup.turn.observe(Uint8Array.of(1), (sequence) => setup.log.push(`journaled ${sequence}`));
+    setup.turn.observe(observed(setup.log));
     await nextTurn();
     expect(setup.log).toEqual(['append 1', 'commit', 'journaled 1']);
   });
@@ -170,14 +170,14 @@ describe('a journal that fails', () => {
   test('does not hold back an answer, and is told with the number of records', async () => {
     const setup = setUp();
     const slot = inlineSlot(setup.log);
-    setup.journal.isFailing = true;
+    setup.journal.cannotWrite = true;
     predict(setup, slot, 1);
     predict(setup, slot, 2);
-    setup.turn.observe(Uint8Array.of(1), () => setup.log.push('journaled'));
+    setup.turn.observe(observed(setup.log));
     await nextTurn();
-    expect(setup.log.slice(-5)).toEqual(['commit', 'decided 1', 'decided 2', 'flush', 'journaled']);
+    expect(setup.log.slice(-5)).toEqual(['commit', 'decided 1', 'decided 2', 'flush', 'journaled 3']);
     expect(setup.failures).toEqual(['journal_failed 3']);
-    setup.journal.isFailing = false;
+    setup.journal.cannotWrite = false;
     predict(setup, slot, 3);
     await nextTurn();
     expect([setup.failures.length, setup.target.decisions.at(-1)?.sequence]).toEqual([1, 4]);
@@ -199,13 +199,13 @@ describe('a real journal', () => {
   test('holds the request as it came and the reply as it left', async () => {
     const directory = temporaryDirectory();
     const journal = new Journal({ directory, stream: 0, newEpoch: () => 1n, onSyncFailure: () => {} });
-    const setup = setUp(journal);
+    const setup = setUp({ journal });
     const slot = inlineSlot(setup.log);
     for (const requestId of [1, 2]) predict(setup, slot, requestId);
-    setup.turn.observe(setup.turn.keep(encodeFrame(observeFrame({ requestId: 3 }))), () => {});
+    setup.turn.observe(observed(setup.log, setup.turn.keep(encodeFrame(observeFrame({ requestId: 3 })))));
     await nextTurn();
     const seen: unknown[] = [];
-    scanJournal(journalPath(directory, 0), 0, ({ sequence, kind, timeMicros, request, reply }) => {
+    scanJournal(segmentPath(directory, 0, 1), 0, ({ sequence, kind, timeMicros, request, reply }) => {
       seen.push({ sequence, kind, timeMicros, requestId: decodeClientFrame(Uint8Array.from(request)).kind, reply: Uint8Array.from(reply) });
     });
     const common = { timeMicros: WALL_MILLIS * 1000 };
