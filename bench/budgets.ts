@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { formatCell, type Table } from './table.ts';
 
 /** The budgets of bench/budgets.json and what a run says about them. Pure: the caller reads the file. */
-const BENCH_NAMES = ['latency', 'throughput', 'peers'] as const;
+const BENCH_NAMES = ['latency', 'throughput', 'peers', 'durability', 'store'] as const;
 
 const budgetSchema = z
   .strictObject({
@@ -10,9 +10,10 @@ const budgetSchema = z
     /** The bench that measures it. */
     bench: z.enum(BENCH_NAMES),
     what: z.string().min(1),
-    atMost: z.number().positive().optional(),
+    /** 0 is a limit, too: of errors. */
+    atMost: z.number().nonnegative().optional(),
     atLeast: z.number().positive().optional(),
-    unit: z.enum(['x', 'us']),
+    unit: z.enum(['x', 'us', '/s', 'errors']),
   })
   .refine(({ atMost, atLeast }) => (atMost === undefined) !== (atLeast === undefined), {
     message: 'give exactly one of atMost, atLeast',

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SUBPROTOCOL } from '../protocol/limits.ts';
-import { type AgentProcess, startAgent } from './agent-server.ts';
+import { type AgentProcess, type AgentSettings, startAgent } from './agent-server.ts';
 import { FEATURE_COUNT, type Variant, VARIANTS, writeBenchBundle } from './bench-bundle.ts';
 import { type Endpoint, fromBase64, toBase64 } from './load-jobs.ts';
 import { LoadProcesses, type ServerProcess, startServer } from './processes.ts';
@@ -38,6 +38,8 @@ export interface Contender {
   readonly pid: number;
   /** Null for the floor, whose reply is the request. */
   readonly predictionOf: ReadPrediction | null;
+  /** Waits for work that the server puts off, after each measurement. */
+  readonly settle?: () => Promise<void>;
 }
 
 export const NAMES = {
@@ -84,17 +86,22 @@ export class Arena {
     };
   }
 
-  async startAgent(): Promise<AgentContenders> {
+  /**
+   * @param name of the contender with the MLP; also of the folder, so every agent of a run needs its own
+   * @param settings configuration beside the bench's own
+   */
+  async startAgent(name: string = NAMES.agent, settings: AgentSettings = {}): Promise<AgentContenders> {
     for (const variant of VARIANTS) this.model(variant);
     const slots = Object.fromEntries(VARIANTS.map((variant) => [slotOf(variant), join(this.folder, variant)]));
-    const process = await startAgent(this.folder, slots);
+    const process = await startAgent({ folder: join(this.folder, name.replaceAll(/\W+/g, '-')), slots, settings });
     this.#adopt(process);
+    const { settle } = process;
     return {
       process,
-      mlp: agentContender(NAMES.agent, process, 'mlp'),
+      mlp: agentContender(name, process, 'mlp'),
       avm: agentContender(NAMES.agentAvm, process, 'avm'),
-      http: httpContender(NAMES.agentHttp, process, binaryTensorRequest(slotOf('mlp')), binaryTensorPrediction),
-      httpAutocannon: autocannonContender(NAMES.agentHttpAutocannon, process, binaryTensorRequest(slotOf('mlp'))),
+      http: { ...httpContender(NAMES.agentHttp, process, binaryTensorRequest(slotOf('mlp')), binaryTensorPrediction), settle },
+      httpAutocannon: { ...autocannonContender(NAMES.agentHttpAutocannon, process, binaryTensorRequest(slotOf('mlp'))), settle },
     };
   }
 
@@ -166,11 +173,12 @@ function webSocket(
   };
 }
 
-function agentContender(name: string, { pid, port }: AgentProcess, variant: Variant): Contender {
+function agentContender(name: string, { pid, port, settle }: AgentProcess, variant: Variant): Contender {
   const payloads = predictPayloads(slotOf(variant));
   return {
     name,
     pid,
+    settle,
     endpoint: webSocket(port, { payloads, subprotocol: SUBPROTOCOL, greeting: helloPayload() }),
     predictionOf: agentPrediction,
   };

@@ -27,7 +27,7 @@ export async function runLatency(arena: Arena, options: BenchOptions, compute: M
   );
   const open = options.ratesPerSecond.flatMap((ratePerSecond) =>
     [floor, agent.mlp, agent.avm].map((contender) =>
-      entryOf(agent, contender, { kind: 'open', ratePerSecond, connections: 1 }, `${contender.name}, ${ratePerSecond}/s`),
+      entryOf(agent, contender, { kind: 'open', ratePerSecond, connections: 1, tickMillis: 0 }, `${contender.name}, ${ratePerSecond}/s`),
     ),
   );
   const all = await runRounds(arena, [...closed, ...open], options, compute);

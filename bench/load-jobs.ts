@@ -22,7 +22,13 @@ export type Endpoint =
 /** Closed: a reply makes room for the next request. Open: requests are due at a constant rate, replies or not. */
 export type Pace =
   | { readonly kind: 'closed'; readonly inFlight: number; readonly connections: number }
-  | { readonly kind: 'open'; readonly ratePerSecond: number; readonly connections: number };
+  | {
+      readonly kind: 'open';
+      readonly ratePerSecond: number;
+      readonly connections: number;
+      /** Sleep between looks at the clock; 0 looks in every turn of the event loop, which takes a whole core. */
+      readonly tickMillis: number;
+    };
 
 export interface LoadJob {
   readonly task: 'load';

@@ -1,5 +1,5 @@
 import { Measurement, LatencyHistogram, nowMicros, type MeasurementPlan } from './measurement.ts';
-import type { LoadResult } from './load-jobs.ts';
+import type { LoadResult, Pace } from './load-jobs.ts';
 import type { PipelinedConnection } from './raw-client.ts';
 
 /** Closed-loop and open-loop load over raw connections that answer in order. */
@@ -121,11 +121,12 @@ export class Schedule {
 
 /**
  * Sends at a constant rate whatever the server does. Timers are too coarse for a request each 200 us, so this process
- * looks at the clock in every turn of its event loop and sends all that is due: it uses one core, by design.
+ * looks at the clock in every turn of its event loop and sends all that is due: it uses one core, by design. With
+ * `tickMillis` it sleeps in between and leaves the core to others; requests then leave late by up to that and a timer's error.
  */
 export async function runOpenLoop(
   connections: readonly PipelinedConnection[],
-  ratePerSecond: number,
+  { ratePerSecond, tickMillis }: Extract<Pace, { kind: 'open' }>,
   plan: MeasurementPlan,
 ): Promise<LoadResult> {
   const measurement = new Measurement(plan);
@@ -163,8 +164,9 @@ export async function runOpenLoop(
     sendDue(now);
     const running = measurement.advance(now);
     const open = schedules.some((schedule) => schedule.answered < schedule.sent);
-    if (running || (open && now < measurement.endMicros + DRAIN_MICROS)) setImmediate(turn);
-    else resolve();
+    if (!running && !(open && now < measurement.endMicros + DRAIN_MICROS)) resolve();
+    else if (tickMillis === 0) setImmediate(turn);
+    else setTimeout(turn, tickMillis);
   }
   turn();
   await promise;

@@ -24,9 +24,7 @@ async function runRaw(job: LoadJob, endpoint: RawEndpoint): Promise<LoadResult> 
     if (first === undefined) throw new Error('Cannot load: 0 connections were asked for, 1 or more are allowed');
     const reply = toBase64(await sampleReply(first));
     const result =
-      job.pace.kind === 'closed'
-        ? await runClosedLoop(connections, job.pace.inFlight, job)
-        : await runOpenLoop(connections, job.pace.ratePerSecond, job);
+      job.pace.kind === 'closed' ? await runClosedLoop(connections, job.pace.inFlight, job) : await runOpenLoop(connections, job.pace, job);
     return { ...result, reply };
   } finally {
     for (const connection of connections) connection.close();

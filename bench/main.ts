@@ -3,12 +3,14 @@ import { resolve } from 'node:path';
 import { type BenchReport, modelAloneTable } from './bench-report.ts';
 import { allMet, type Budgets, machineFactor, parseBudgets, verdictTable } from './budgets.ts';
 import { Arena } from './contenders.ts';
+import { runDurability } from './durability.ts';
 import { runLatency } from './latency.ts';
 import { describeMachine, machineText } from './machine.ts';
 import { type BenchOptions, type Command, HELP, parseOptions } from './options.ts';
 import { CORES, canPin } from './processor-pin.ts';
 import { runPeers } from './peers.ts';
 import { ModelAlone } from './rounds.ts';
+import { runStore } from './store.ts';
 import { renderTable, type Table } from './table.ts';
 import { runThroughput } from './throughput.ts';
 
@@ -22,6 +24,8 @@ const BENCHES: Readonly<Record<Exclude<Command, 'check'>, Bench>> = {
   latency: runLatency,
   throughput: runThroughput,
   peers: runPeers,
+  durability: runDurability,
+  store: runStore,
 };
 
 function benchesOf(command: Command): readonly Bench[] {
@@ -52,10 +56,19 @@ function print(table: Table): void {
   console.log(`\n${renderTable(table)}`);
 }
 
-function settingsText({ command, rounds, durationMillis, warmupMillis, quick, isPinned }: BenchOptions): string {
-  const note = quick ? ' (quick: shows that it works, proves no number)' : '';
-  const cores = isPinned && canPin() ? `servers on core ${CORES.server}, clients on core ${CORES.client}` : 'not pinned to cores';
-  return `settings: ${command}, ${rounds} rounds, ${durationMillis} ms each after ${warmupMillis} ms of warm-up, ${cores}${note}`;
+function settingsText(options: BenchOptions): string {
+  const note = options.quick ? ' (quick: shows that it works, proves no number)' : '';
+  const cores = options.isPinned && canPin() ? `servers on core ${CORES.server}, clients on core ${CORES.client}` : 'not pinned to cores';
+  return `settings: ${options.command}, ${paceText(options)}, ${cores}${note}`;
+}
+
+/** What is repeated in rounds, and the store bench, which is not. */
+function paceText({ command, rounds, durationMillis, warmupMillis, store }: BenchOptions): string {
+  const inRounds = `${rounds} rounds, ${durationMillis} ms each after ${warmupMillis} ms of warm-up`;
+  const { ratePerSecond, holdMillis, soakMillis } = store;
+  const inStore = `store: ${ratePerSecond}/s for ${store.durationMillis} ms, held up for ${holdMillis} ms, soak of ${soakMillis} ms`;
+  if (command === 'store') return inStore;
+  return command === 'check' ? `${inRounds}; ${inStore}` : inRounds;
 }
 
 async function runCommand(options: BenchOptions, budgets: Budgets): Promise<number> {

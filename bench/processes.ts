@@ -24,10 +24,10 @@ function forkFile(file: string, args: readonly string[]): ChildProcess {
   return fork(resolve(import.meta.dirname, file), [...args], { env: ENVIRONMENT, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
 }
 
-export function stopProcess(child: ChildProcess): Promise<void> {
+export function stopProcess(child: ChildProcess, withinMillis: number = STOP_MILLIS): Promise<void> {
   const { promise, resolve: stopped } = Promise.withResolvers<void>();
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
-  const killer = setTimeout(() => child.kill('SIGKILL'), STOP_MILLIS);
+  const killer = setTimeout(() => child.kill('SIGKILL'), withinMillis);
   child.once('exit', () => {
     clearTimeout(killer);
     stopped();

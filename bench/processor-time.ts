@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** Processor time of other processes, from Linux's /proc. Elsewhere there is none and the tables say so. */
+/** Processor time and memory of other processes, from Linux's /proc. Elsewhere there is none and the tables say so. */
 
 /** Ticks of /proc/<pid>/stat are USER_HZ, which is 100 on every Linux architecture Node runs on. */
 const MICROS_PER_TICK = 10_000;
@@ -12,11 +12,53 @@ export function processorMicros(pids: readonly number[]): number | null {
 }
 
 function ticksOf(pid: number): number | null {
+  const fields = statOf(pid);
+  return fields === null ? null : Number(fields[11]) + Number(fields[12]);
+}
+
+/** The command name may hold blanks and brackets; the numbers start after its last ')': utime is field 14, stime 15. */
+function statOf(pid: number): string[] | null {
   const stat = readText(`/proc/${pid}/stat`);
-  if (stat === null) return null;
-  // The command name may hold blanks and brackets; the numbers start after its last ')': utime is field 14, stime 15.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return Number(fields[11]) + Number(fields[12]);
+  return stat === null ? null : stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+}
+
+/** A number is given again once its process is gone; with the time it started (field 22) it names one process for ever. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  readonly startTicks: string;
+}
+
+/** Null when there is no such process, or no /proc. A process that ended and was not collected (state Z) is gone. */
+export function identityOf(pid: number): ProcessIdentity | null {
+  const fields = statOf(pid);
+  const startTicks = fields?.[19];
+  return startTicks === undefined || fields?.[0] === 'Z' ? null : { pid, startTicks };
+}
+
+export function isAlive({ pid, startTicks }: ProcessIdentity): boolean {
+  return identityOf(pid)?.startTicks === startTicks;
+}
+
+/** Resident memory of a process, bytes. */
+export interface ProcessMemory {
+  /** Heap, stacks, buffers. */
+  readonly ownBytes: number;
+  /** Pages of mapped files, LMDB's among them: they are the operating system's cache, and it takes them back at need. */
+  readonly mappedBytes: number;
+}
+
+/** Null without /proc or without the process. */
+export function memoryOf(pid: number): ProcessMemory | null {
+  const text = readText(`/proc/${pid}/status`);
+  return text === null ? null : parseMemory(text);
+}
+
+/** The text of /proc/<pid>/status, which has kibibytes. */
+export function parseMemory(text: string): ProcessMemory | null {
+  const kibibytes = (key: string): number => Number(new RegExp(`^${key}:\\s+(\\d+) kB$`, 'm').exec(text)?.[1] ?? Number.NaN);
+  const ownBytes = kibibytes('RssAnon') * 1024;
+  const mappedBytes = (kibibytes('RssFile') + kibibytes('RssShmem')) * 1024;
+  return Number.isNaN(ownBytes + mappedBytes) ? null : { ownBytes, mappedBytes };
 }
 
 /** The process and all that it started, and they in turn. */

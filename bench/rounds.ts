@@ -57,10 +57,15 @@ export async function runRounds(
   for (let round = 0; round < options.rounds; round++) {
     process.stderr.write(`round ${round + 1} of ${options.rounds}\n`);
     for (const entry of rotated(entries, round)) all.get(entry)?.results.push(await runEntry(arena, entry, options));
-    compute.loop.results.push(await runModelAlone(arena, options, 0));
-    compute.rested.results.push(await runModelAlone(arena, options, REST_MILLIS));
+    await runModelAlone(arena, options, compute);
   }
   return all;
+}
+
+/** Tells what the machine is like at the moment. */
+export async function runModelAlone(arena: Arena, options: BenchOptions, compute: ModelAlone): Promise<void> {
+  compute.loop.results.push(await runCompute(arena, options, 0));
+  compute.rested.results.push(await runCompute(arena, options, REST_MILLIS));
 }
 
 async function runEntry(arena: Arena, { contender, pace, before, after }: Entry, options: BenchOptions): Promise<LoadResult> {
@@ -69,6 +74,8 @@ async function runEntry(arena: Arena, { contender, pace, before, after }: Entry,
   const { endpoint } = contender;
   const result = await arena.load.run({ task: 'load', endpoint, pace, durationMillis, warmupMillis, serverPids: familyOf(contender.pid) });
   checkReply(contender, result.reply);
+  // What the agent's store still has to take over would slow the next contender, the floor among them.
+  await contender.settle?.();
   await after?.();
   return result;
 }
@@ -79,7 +86,7 @@ const COMPUTE_MILLIS = 250;
 /** A request every 200 us is the open loop's rate. */
 const REST_MILLIS = 0.2;
 
-function runModelAlone(arena: Arena, { durationMillis }: BenchOptions, pauseMillis: number): Promise<LoadResult> {
+function runCompute(arena: Arena, { durationMillis }: BenchOptions, pauseMillis: number): Promise<LoadResult> {
   return arena.load.run({
     task: 'compute',
     modelFile: arena.model('mlp'),

@@ -21,6 +21,13 @@ describe('parseBudgets()', () => {
       saturatedOverWebSocketPeer: 2,
       saturatedOverHttpPeer: 5,
       saturatedOverGrpcPeer: 5,
+      durabilityClosedLoopRatio: 1.25,
+      durabilitySaturatedRatio: 0.75,
+      storeDecisionsPerSecond: 20_000,
+      storeMemoryGrowth: 1.1,
+      soakFileGrowth: 1.05,
+      soakMemoryGrowth: 1.1,
+      soakErrors: 0,
     });
   });
 
@@ -45,6 +52,12 @@ describe('verdictOf()', () => {
   test('meets a lower limit from it upwards', () => {
     expect(verdictOf(atLeast, 5)).toBe('met');
     expect(verdictOf(atLeast, 4.999)).toBe('missed');
+  });
+
+  test('an upper limit of 0 is met by 0 alone', () => {
+    const none: Budget = { id: 'errors', bench: 'store', what: 'errors', atMost: 0, unit: 'errors' };
+    expect(verdictOf(none, 0)).toBe('met');
+    expect(verdictOf(none, 1)).toBe('missed');
   });
 
   test.each([null, undefined, Number.NaN, Infinity])('does not take %s for a measurement', (measured) => {

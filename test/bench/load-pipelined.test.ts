@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { Schedule, SendTimes } from '../../bench/load-pipelined.ts';
+import { runOpenLoop, Schedule, SendTimes } from '../../bench/load-pipelined.ts';
+import type { PipelinedConnection } from '../../bench/raw-client.ts';
 
 describe('SendTimes', () => {
   test('gives every reply the time of the write that carried its request', () => {
@@ -65,5 +66,51 @@ describe('Schedule', () => {
     const schedule = new Schedule(0, 200);
     for (let now = 0; now < 1.1e6; now += 37) schedule.sent += schedule.dueBy(now, 1e6);
     expect(schedule.sent).toBe(5000);
+  });
+});
+
+describe('runOpenLoop()', () => {
+  /** A server that answers everything in the next turn. */
+  function fastConnection(): { connection: PipelinedConnection; sends: number[] } {
+    const sends: number[] = [];
+    const connection: PipelinedConnection = {
+      onReplies: () => {},
+      onFailure: () => {},
+      send: (count) => {
+        sends.push(count);
+        setImmediate(() => connection.onReplies(count));
+      },
+      captureReply: () => Promise.resolve(new Uint8Array()),
+      close: () => {},
+    };
+    return { connection, sends };
+  }
+
+  test.each([0, 5])('sends exactly rate x time requests, with %d ms between looks at the clock', async (tickMillis) => {
+    const { connection, sends } = fastConnection();
+    const pace = { kind: 'open', ratePerSecond: 1000, connections: 1, tickMillis } as const;
+    const { unanswered } = await runOpenLoop([connection], pace, { warmupMillis: 50, durationMillis: 100, serverPids: [] });
+    expect(sends.reduce((sum, one) => sum + one, 0)).toBe(150);
+    expect(unanswered).toBe(0);
+  });
+
+  test('shares the rate evenly among its connections', async () => {
+    const ends = [fastConnection(), fastConnection(), fastConnection()];
+    const pace = { kind: 'open', ratePerSecond: 3000, connections: 3, tickMillis: 1 } as const;
+    const connections = ends.map(({ connection }) => connection);
+    await runOpenLoop(connections, pace, { warmupMillis: 0, durationMillis: 100, serverPids: [] });
+    for (const { sends } of ends) {
+      // The last one of a connection is due after the end.
+      expect(sends.reduce((sum, one) => sum + one, 0)).toBeGreaterThanOrEqual(99);
+      expect(sends.reduce((sum, one) => sum + one, 0)).toBeLessThanOrEqual(100);
+    }
+  });
+
+  test('sleeping between looks at the clock sends what gathered in one write', async () => {
+    const { connection, sends } = fastConnection();
+    const pace = { kind: 'open', ratePerSecond: 10_000, connections: 1, tickMillis: 5 } as const;
+    await runOpenLoop([connection], pace, { warmupMillis: 0, durationMillis: 100, serverPids: [] });
+    // 50 requests fall due in 5 ms; a machine that is held up sends more at once, never fewer on average.
+    expect(sends.length).toBeLessThanOrEqual(1000 / 25);
   });
 });

@@ -19,6 +19,7 @@ describe('parseOptions()', () => {
       connections: [1, 64, 256],
       inFlight: [1, 64, 256],
       isPinned: false,
+      store: { ratePerSecond: 21_000, durationMillis: 30_000, holdMillis: 10_000, soakMillis: 60_000 },
       jsonFile: null,
     });
   });
@@ -35,6 +36,7 @@ describe('parseOptions()', () => {
       connections: [1, 5],
       inFlight: [3, 4],
       isPinned: true,
+      store: { ratePerSecond: 21_000, durationMillis: 30_000, holdMillis: 10_000, soakMillis: 60_000 },
       jsonFile: 'out.json',
     });
   });
@@ -44,6 +46,27 @@ describe('parseOptions()', () => {
     expect({ quick, rounds, durationMillis }).toEqual({ quick: true, rounds: 5, durationMillis: 400 });
   });
 
+  test('rate, duration and soak of the store bench are its own', () => {
+    expect(optionsOf('store', '--rate', '1000', '--duration', '2000', '--soak', '3600').store).toEqual({
+      ratePerSecond: 1000,
+      durationMillis: 2000,
+      holdMillis: 10_000,
+      soakMillis: 3_600_000,
+    });
+    expect(optionsOf('store', '--quick').store).toEqual({
+      ratePerSecond: 21_000,
+      durationMillis: 5000,
+      holdMillis: 3000,
+      soakMillis: 15_000,
+    });
+  });
+
+  test('in check, a rate and a duration are those of the rounds and leave the store bench as its budgets need it', () => {
+    const { store, durationMillis, ratesPerSecond } = optionsOf('check', '--rate', '100', '--duration', '50', '--soak', '5');
+    expect({ durationMillis, ratesPerSecond }).toEqual({ durationMillis: 50, ratesPerSecond: [100] });
+    expect(store).toMatchObject({ ratePerSecond: 21_000, durationMillis: 30_000, soakMillis: 5000 });
+  });
+
   test.each([
     [['latency', '--fast'], '--fast'],
     [['latency', '--rounds', '0'], 'Cannot use --rounds 0: a whole number from 1 to 1000 is allowed'],
@@ -51,6 +74,8 @@ describe('parseOptions()', () => {
     [['latency', '--rate', '5000,'], 'Cannot use --rate'],
     [['latency', '--duration', '1e3'], 'Cannot use --duration 1e3'],
     [['throughput', '--in-flight', '2000'], 'from 1 to 1024'],
+    [['store', '--rate', '1000,2000'], 'store runs at one rate'],
+    [['store', '--soak', '0'], 'Cannot use --soak 0: a whole number from 1 to 604800 is allowed'],
     [['latency', '--json'], '--json'],
     [['speed'], "Unknown command 'speed'"],
     [['latency', 'peers'], "Unexpected argument 'peers'"],
@@ -66,10 +91,10 @@ describe('parseOptions()', () => {
     expect(parseOptions(['latency', '-h']).kind).toBe('help');
   });
 
-  test.each(['--quick', '--rounds', '--duration', '--warmup', '--rate', '--in-flight', '--connections', '--pinned', '--json', '--help'])(
-    'help explains %s',
-    (option) => {
-      expect(HELP).toContain(option);
-    },
-  );
+  const optionNames = ['quick', 'rounds', 'duration', 'warmup', 'rate', 'soak', 'in-flight', 'connections', 'pinned', 'json', 'help'];
+  const commands = ['latency', 'throughput', 'peers', 'durability', 'store', 'check'];
+
+  test.each(optionNames.map((name) => `--${name}`).concat(commands))('help explains %s', (word) => {
+    expect(HELP).toContain(word);
+  });
 });
