@@ -62,11 +62,11 @@ const DOORS: readonly (readonly [string, RegExp, readonly string[]])[] = [
 
 /** Pure files: decisions without clock, randomness, files or sockets. */
 const PURE = [
-  /^protocol\/(scan|decode|decode-server|encode|fields|frames|frame-error|tensors|datatype|limits|errors|backoff)\.ts$/,
+  /^protocol\/(frame-parts|scan|decode|decode-server|encode|fields|frames|frame-error|tensors|datatype|limits|errors|backoff)\.ts$/,
   /^agent\/guard\//,
   /^agent\/http\/(?!routes)/,
   /^agent\/journal\/(record|crc32c|gap)\.ts$/,
-  /^agent\/store\/(entry|retention|drain-plan)\.ts$/,
+  /^agent\/store\/(entry|keys|retention|drain-plan)\.ts$/,
   /^agent\/bundles\/(onnx-|protobuf-reader|tensor-)/,
   /^agent\/infer\/tensor\.ts$/,
   /^agent\/serve\/(alert-gate|inputs|lifetime-counts|runner)\.ts$/,

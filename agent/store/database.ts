@@ -125,10 +125,15 @@ function plain(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-function unreadable(cause: unknown): StoreDamagedError {
-  return cause instanceof StoreDamagedError
-    ? cause
-    : new StoreDamagedError(`Cannot read the store: its pages are damaged: ${messageOf(cause)}`, { cause });
+/** lmdb's codes for want of something that others have: MDB_READERS_FULL, MDB_TLS_FULL, MDB_TXN_FULL, MDB_MAP_RESIZED. */
+const WANTS: readonly unknown[] = [-30_790, -30_789, -30_788, -30_785];
+
+/** A reading that failed for want of a reader slot says nothing about the pages: a sound store must not be set aside for it. */
+function unreadable(cause: unknown): StoreDamagedError | StoreFailedError {
+  if (cause instanceof StoreDamagedError) return cause;
+  const code = typeof cause === 'object' && cause !== null && 'code' in cause ? cause.code : null;
+  if (WANTS.includes(code)) return new StoreFailedError(`Cannot read the store: ${messageOf(cause)}`, cause);
+  return new StoreDamagedError(`Cannot read the store: its pages are damaged: ${messageOf(cause)}`, { cause });
 }
 
 export type Tables = Readonly<Record<TableName, Table>>;
@@ -210,8 +215,8 @@ export class StoreDatabase {
 }
 
 /**
- * lmdb commits what was written before an exception, and its way to undo it (a child transaction) costs half as much again and
- * ends in an unhandled rejection when the undoing fails. A writer must end after a failure anyway; it does so before the commit.
+ * lmdb commits what was written before an exception; its way to undo it, a child transaction, ends in an unhandled rejection
+ * when the undoing fails. A writer must end after a failure anyway, and so it does before the commit.
  */
 function wholly(work: () => void): void {
   try {

@@ -1,9 +1,9 @@
 import { closeSync, ftruncateSync, openSync, readdirSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { FRAME_KINDS, reasonNames } from '../../protocol/frames.ts';
 import { type RunningAgent, startAgent, waitFor } from '../support/agent.ts';
-import { alertCount, healthOf, metricOf, waitForAnswers, waitForHealth } from '../support/health.ts';
+import { alertCount, healthOf, freeze, metricOf, storeProcess, waitForAnswers, waitForHealth } from '../support/health.ts';
 import { Load } from '../support/load.ts';
 import { goldenFeatures, shippedBundle } from '../support/models.ts';
 import { asDecision, contextOf, delay, openController, predictFrame, type RawSocket, startWitness } from '../support/raw-socket.ts';
@@ -36,7 +36,7 @@ async function loadOf(agent: RunningAgent, requestsEach = 2): Promise<Load> {
 
 /** Controllers at work beside `act`; every answer is the model's, is in the store afterwards, and did not wait for it. */
 async function undisturbed(agent: RunningAgent, act: (load: Load) => Promise<void>): Promise<void> {
-  await running(agent);
+  await storeProcess(agent);
   const witness = await startWitness(agent.port, SLOT, FEATURES);
   const load = await loadOf(agent);
   await waitForAnswers(load, 500);
@@ -55,26 +55,6 @@ async function undisturbed(agent: RunningAgent, act: (load: Load) => Promise<voi
   expect((await healthOf(agent)).journal).toMatchObject({ failures: 0, lostRecords: 0 });
 }
 
-/** The process that has the store open. */
-async function running(agent: RunningAgent, otherThan: number | null = null): Promise<number> {
-  const { store } = await waitForHealth(agent, ({ store: { processId, state } }) => {
-    return processId !== null && processId !== otherThan && (state === 'draining' || state === 'waiting_for_space');
-  });
-  return store.processId!;
-}
-
-/** Stops a process in its tracks, and does not leave it so. */
-function freeze(processId: number): void {
-  process.kill(processId, 'SIGSTOP');
-  onTestFinished(() => {
-    try {
-      process.kill(processId, 'SIGKILL');
-    } catch {
-      // It has ended, as it should.
-    }
-  });
-}
-
 function segmentsOf(agent: RunningAgent): string[] {
   return readdirSync(join(agent.dataDir, 'journal')).filter((name) => name.endsWith('.journal'));
 }
@@ -84,9 +64,9 @@ describe('a store process', { timeout: 60_000 }, () => {
     const config = { ...CONFIG, store: { hangMillis: HANG_MILLIS } };
     const agent = await startAgent({ slots: SLOTS, directory: agentDirectory(), config });
     await undisturbed(agent, async () => {
-      const hung = await running(agent);
+      const hung = await storeProcess(agent);
       freeze(hung);
-      await running(agent, hung);
+      await storeProcess(agent, hung);
     });
     expect(agent.log()).toContain('store process ended');
     expect(agent.log()).toContain('said nothing');
@@ -95,13 +75,13 @@ describe('a store process', { timeout: 60_000 }, () => {
   test('that is killed again and again, as soon as it is there, loses nothing and stores nothing twice', async () => {
     const agent = await startAgent({ slots: SLOTS, directory: agentDirectory(), config: CONFIG });
     await undisturbed(agent, async () => {
-      let killed = await running(agent);
+      let killed = await storeProcess(agent);
       for (let kill = 0; kill < 4; kill++) {
         process.kill(killed, 'SIGKILL');
         const last = killed;
         // Before it has opened the store, every other time.
         const { store } = await waitForHealth(agent, ({ store: { processId } }) => processId !== null && processId !== last);
-        killed = kill % 2 === 0 ? store.processId! : await running(agent, last);
+        killed = kill % 2 === 0 ? store.processId! : await storeProcess(agent, last);
       }
     });
     expect((await healthOf(agent)).store.restarts).toBeGreaterThanOrEqual(4);
@@ -110,7 +90,7 @@ describe('a store process', { timeout: 60_000 }, () => {
   test('that stands still for long costs disk space only, and gives it back', async () => {
     const agent = await startAgent({ slots: SLOTS, directory: agentDirectory(), config: CONFIG });
     await undisturbed(agent, async () => {
-      const stopped = await running(agent);
+      const stopped = await storeProcess(agent);
       freeze(stopped);
       const before = segmentsOf(agent).length;
       // With the load that runs already, about 5,000 decisions a second.
@@ -168,7 +148,7 @@ describe('a store whose file is damaged', { timeout: 60_000 }, () => {
   test.each(Object.entries(damages))('%s is set aside, and what cannot be told any more is named', async (_, how) => {
     const config = { ...CONFIG, store: { checkpointSeconds: 1 } };
     const agent = await startAgent({ slots: SLOTS, directory: agentDirectory(), config });
-    await running(agent);
+    await storeProcess(agent);
     const witness = await startWitness(agent.port, SLOT, FEATURES);
     const [first] = segmentsOf(agent);
     const load = await loadOf(agent, 4);
@@ -177,7 +157,7 @@ describe('a store whose file is damaged', { timeout: 60_000 }, () => {
       20_000,
       () => 'the store alone has nothing',
     );
-    const victim = await running(agent);
+    const victim = await storeProcess(agent);
     freeze(victim);
     damage(agent, how);
     process.kill(victim, 'SIGKILL');
@@ -186,7 +166,7 @@ describe('a store whose file is damaged', { timeout: 60_000 }, () => {
       20_000,
       () => `it is not set aside:\n${agent.log()}`,
     );
-    await running(agent, victim);
+    await storeProcess(agent, victim);
     await waitForAnswers(load, 1000);
     await load.stop();
     expect((await witness.stop()).failures).toEqual([]);
@@ -263,7 +243,7 @@ describe('what the agent knows', { timeout: 60_000 }, () => {
 
     const second = await restart();
     expect(await fallbackValue(second)).toBe(learnt);
-    await running(second);
+    await storeProcess(second);
     expect(await lifetime(second, 'model')).toBe(load.answered);
     expect(await lifetime(second, 'fallback')).toBe(2);
     await second.stop('SIGKILL');
@@ -273,7 +253,7 @@ describe('what the agent knows', { timeout: 60_000 }, () => {
     const third = await restart();
     expect(await fallbackValue(third)).toBe(learnt);
     expect(third.log()).toContain('estimators restored');
-    await running(third);
+    await storeProcess(third);
     // Stopped at work: the last counts and the last records reach the store together.
     const more = await loadOf(third);
     await waitForAnswers(more, 500);
@@ -283,7 +263,7 @@ describe('what the agent knows', { timeout: 60_000 }, () => {
     expect(record.account([...load.decisions, ...more.decisions])).toMatchObject({ lost: 0, problems: [] });
 
     const fourth = await restart();
-    await running(fourth);
+    await storeProcess(fourth);
     expect(await lifetime(fourth, 'model')).toBe(record.decisions.filter(({ action }) => action === 'model').length);
   });
 });

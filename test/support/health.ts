@@ -1,9 +1,10 @@
+import { onTestFinished } from 'vitest';
 import { type RunningAgent, waitFor } from './agent.ts';
 import type { Load } from './load.ts';
 import type { SmallDisk } from './small-disk.ts';
 
 /** What an agent says of its journal and its store. */
-export interface Health {
+interface Health {
   readonly journal: {
     readonly isFailing: boolean;
     readonly failures: number;
@@ -39,6 +40,26 @@ export async function waitForHealth(agent: RunningAgent, isThere: (health: Healt
     () => `${JSON.stringify({ journal: health.journal, store: health.store })}\n${agent.log()}`,
   );
   return health;
+}
+
+/** The process that has the store open. */
+export async function storeProcess(agent: RunningAgent, otherThan: number | null = null): Promise<number> {
+  const { store } = await waitForHealth(agent, ({ store: { processId, state } }) => {
+    return processId !== null && processId !== otherThan && (state === 'draining' || state === 'waiting_for_space');
+  });
+  return store.processId!;
+}
+
+/** Stops a process in its tracks, and does not leave it so. */
+export function freeze(processId: number): void {
+  process.kill(processId, 'SIGSTOP');
+  onTestFinished(() => {
+    try {
+      process.kill(processId, 'SIGKILL');
+    } catch {
+      // It has ended, as it should.
+    }
+  });
 }
 
 /**

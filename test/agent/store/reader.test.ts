@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,6 +11,8 @@ import { temporaryDirectory } from '../../support/agent.ts';
 import { decision, decisions, positionAt } from './records.ts';
 
 const CHILD = new URL('../../../test/agent/store/writer-child.ts', import.meta.url).pathname;
+
+const HALF_WRITER = new URL('../../../test/agent/store/half-writer-child.ts', import.meta.url).pathname;
 
 class Writer {
   readonly child: ChildProcess;
@@ -197,6 +199,17 @@ describe('a reader', () => {
 });
 
 describe('a writer whose commit fails', () => {
+  test('half-way through a transaction leaves nothing of it', async () => {
+    const directory = folder();
+    const { signal, stderr } = spawnSync(process.execPath, [HALF_WRITER, directory], { encoding: 'utf8' });
+    expect(signal).toBe('SIGKILL');
+    expect(stderr).toContain('Cannot write to the store: half-way');
+    const reader = await openWhenThere(directory);
+    expect([reader.head()?.index, reader.state('half')]).toEqual([1, null]);
+    await reader.close();
+    expect((await checkStore(directory)).findings).toEqual([]);
+  });
+
   test('says so, refuses everything after it, and leaves what was acknowledged', async () => {
     const directory = folder();
     await StoreWriter.open(directory, { newLog: () => 77n, nowMicros: () => 1, previous: null }).close();

@@ -305,3 +305,14 @@ describe('dropping', () => {
     expect(openReader(directory).bySequence(0, 25)).toMatchObject(decision(25));
   });
 });
+
+test('usage can be asked between any number of commits: no look keeps a reader slot', async () => {
+  const directory = newFolder();
+  const writer = openWriter(directory);
+  // More looks than there are slots, each of another state: one that stayed open would keep its own.
+  for (let look = 1; look <= 80; look++) {
+    await writer.append([decision(look)], positionAt(look));
+    expect(writer.usage()).toMatchObject({ entries: look + 1, telemetryFirstIndex: 2 });
+  }
+  await writer.close();
+});
