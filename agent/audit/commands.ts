@@ -4,6 +4,7 @@ import { type AuditCommand, parseArguments, UsageError } from './arguments.ts';
 import { visible } from './escape.ts';
 import { OutputFile } from './output.ts';
 import { type Reading, runReading } from './reading-process.ts';
+import { runSalvage } from './salvage-command.ts';
 import { AUDIT_USAGE } from './usage.ts';
 
 /** `setpoint-agent audit`, and what it needs from the process it runs in. */
@@ -21,6 +22,10 @@ export async function runAudit(args: readonly string[], services: AuditServices)
     return 0;
   }
   try {
+    if (args[0] === 'salvage') {
+      services.writeError(`${await runSalvage(args.slice(1))}\n`);
+      return 0;
+    }
     return await run(parseArguments(args, services.environment), services);
   } catch (thrown) {
     if (thrown instanceof UsageError) {

@@ -4,6 +4,7 @@ import { TIME_FORM } from './times.ts';
 export const AUDIT_USAGE = `Usage: setpoint-agent audit (--config FILE | --data-dir DIR) <question> [options]
        setpoint-agent audit verify (--config FILE | --data-dir DIR) [options]
        setpoint-agent audit checkpoint (--config FILE | --data-dir DIR) [options]
+       setpoint-agent audit salvage --store DIR --output FILE [--force]
 
 Reads what an agent decided and was told, from its store and from the journal that is not stored yet. The agent may run.
 
@@ -24,6 +25,8 @@ audit verify: was anything changed, removed, or put in another order
 
 audit checkpoint: the newest signed checkpoint, to keep elsewhere
   --key FILE, --output FILE, --force  as above
+
+audit salvage: what a store that was set aside as damaged still holds whole, as JSON Lines
 
 Exit code: 0 answered (also with nothing, which is said), or sound; 1 error (with a remedy), or findings; 2 wrong usage
 `;

@@ -178,7 +178,7 @@ async function checkUnderLoad(
   expect(before.filter((line) => !known.has(`${String(line['stream'])}/${String(line['sequence'])}`))).toEqual([]);
 }
 
-describe('the audit', { timeout: 60_000 }, () => {
+describe('the audit', { timeout: 120_000 }, () => {
   test('tells exactly what was answered, each answer once, while the agent works and when it is gone', async () => {
     const agent = await startAgent({ slots: { [SLOT]: BUNDLE, [OTHER_SLOT]: OTHER_BUNDLE }, directory: agentDirectory(), config: CONFIG });
     const witness = await startWitness(agent.port, SLOT, FEATURES);
