@@ -23,6 +23,7 @@ const configSchema = z.strictObject({
     .string()
     .min(1)
     .max(64)
+    .regex(/^[^\p{Cc}\p{Cs}\u2028\u2029]+$/u, { message: 'must have no control characters: it is a line of what is signed' })
     .default(() => hostname()),
   dataDir: z.string().min(1),
   listen: z

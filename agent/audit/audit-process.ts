@@ -29,7 +29,7 @@ import { verifyLog } from './verify.ts';
  * Argument: AuditJob as JSON.
  */
 const OUTPUT = 1;
-/** Rows are written when this much has come together: a write is 5 us, a row 2 us. */
+/** Rows are written when this much has come together, not one by one. */
 const BATCH_CHARACTERS = 64 * 1024;
 const RETRY_MILLIS = 5;
 

@@ -1,7 +1,7 @@
 import type { StoredRecord, StoreReader } from '../store/reader.ts';
 
 /**
- * Questions that the store has no index for: they read every entry from a time on, about 100,000 a second. They come after
+ * Questions that the store has no index for: they read every entry from a time on, features included. They come after
  * what was asked for has been given.
  */
 

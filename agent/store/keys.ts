@@ -187,7 +187,7 @@ export function decodeNumber(key: Uint8Array, value: Uint8Array): number | null 
 
 /** Above every key that starts with `prefix`, below every other that is above it. A prefix of 0xff bytes only has no end. */
 export function prefixEnd(prefix: Uint8Array): Uint8Array {
-  const end = prefix.slice();
+  const end = Uint8Array.from(prefix);
   for (let at = end.length - 1; at >= 0; at -= 1) {
     end[at] = (end[at] as number) + 1;
     if (end[at] !== 0) return end.subarray(0, at + 1);

@@ -142,6 +142,12 @@ export class StoreReader {
   #atOnce<Result>(read: () => Result): Result {
     try {
       return read();
+    } catch (error) {
+      // Beside a writer, lmdb has been seen to read entries in an older state than the keys that led to them. What is damaged
+      // stays so in a fresh one; a read that goes on where it was is repeated.
+      if (!(error instanceof StoreDamagedError)) throw error;
+      this.#database.releaseSnapshot();
+      return read();
     } finally {
       this.#database.releaseSnapshot();
     }
