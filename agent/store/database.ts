@@ -153,7 +153,7 @@ export class StoreDatabase {
   /** Opens or creates. On a full disk creating kills the process: the caller has looked at the free space. */
   static openForWriting(directory: string): StoreDatabase {
     const root = opened(directory, false);
-    const found = TABLE_NAMES.map((name): [string, Table] => [name, new Table(root.openDB({ name, ...TABLE_OPTIONS }))]);
+    const found = TABLE_NAMES.map((name): [string, Table] => [name, new Table(openedTable(root, name))]);
     return new StoreDatabase(directory, root, Object.fromEntries(found) as Tables);
   }
 
@@ -163,7 +163,7 @@ export class StoreDatabase {
     const root = opened(directory, true);
     const tables: [string, Table][] = [];
     for (const name of TABLE_NAMES) {
-      const database = root.openDB({ name, ...TABLE_OPTIONS }) as Database<Uint8Array, Uint8Array> | undefined;
+      const database = openedTable(root, name) as Database<Uint8Array, Uint8Array> | undefined;
       if (database === undefined) {
         void root.close();
         return null;
@@ -222,8 +222,12 @@ function wholly(work: () => void): void {
   try {
     work();
   } catch (error) {
-    writeSync(2, `Cannot write to the store: ${messageOf(error)}; ending this process before half of it is committed\n`);
-    process.kill(process.pid, 'SIGKILL');
+    try {
+      writeSync(2, `Cannot write to the store: ${messageOf(error)}; ending this process before half of it is committed\n`);
+    } finally {
+      // Also when nobody is left to read that.
+      process.kill(process.pid, 'SIGKILL');
+    }
   }
 }
 
@@ -236,6 +240,16 @@ function opened(path: string, readOnly: boolean): RootDatabase<Uint8Array, Uint8
     return open<Uint8Array, Uint8Array>({ path, readOnly, ...OPTIONS });
   } catch (cause) {
     throw new StoreDamagedError(`Cannot open the store in ${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Opening one reads the root's pages, and creating one writes them: a failure that is not of the pages is none of the store's. */
+function openedTable(root: RootDatabase<Uint8Array, Uint8Array>, name: TableName): Database<Uint8Array, Uint8Array> {
+  try {
+    return root.openDB({ name, ...TABLE_OPTIONS });
+  } catch (cause) {
+    if (messageOf(cause).startsWith('MDB_')) throw unreadable(cause);
+    throw new StoreFailedError(`Cannot open the store: ${messageOf(cause)}`, cause);
   }
 }
 

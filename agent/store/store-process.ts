@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, writeSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import { SetpointError } from '../../protocol/errors.ts';
 import { loadOrCreateAgentKey } from '../audit/agent-key.ts';
 import { type Checkpoint, createCheckpoint, parseCheckpoint } from '../audit/checkpoint.ts';
@@ -12,6 +13,7 @@ import { syncFile } from './drain-files.ts';
 import { Drain } from './drain.ts';
 import { StoreDamagedError } from './errors.ts';
 import { EXIT_NO_SPACE, type FromStore, type ToStore } from './messages.ts';
+import type { OrphanWatch } from './orphan-watch.ts';
 import { storeDirectory, storesSetAside } from './quarantine.ts';
 import type { StoreSettings } from './settings.ts';
 import { StoreLoop, type StoreParts } from './store-loop.ts';
@@ -47,8 +49,12 @@ function send(message: FromStore): void {
 /** At once and whatever the state of LMDB: an exit through its clean-up may never return after a failed commit. */
 function die(error: unknown): never {
   const text = error instanceof SetpointError ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error);
-  writeSync(2, `${text}\n`);
-  process.kill(process.pid, isDamage(error) ? 'SIGABRT' : 'SIGKILL');
+  try {
+    writeSync(2, `${text}\n`);
+  } finally {
+    // Also when the agent is gone and nobody reads that: an error thrown from here would end in the exit that never returns.
+    process.kill(process.pid, isDamage(error) ? 'SIGABRT' : 'SIGKILL');
+  }
   throw error;
 }
 
@@ -132,6 +138,7 @@ async function main(settings: StoreSettings): Promise<void> {
   // The agent decides when to stop: it still serves when a service manager signals the whole group.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
   process.on('uncaughtException', die);
+  watchForOrphan(settings);
   const wasShort = isShortOfSpace(settings);
   const lock = await lockStore(settings.dataDirectory);
   // Again: the lock may have taken a while.
@@ -139,8 +146,9 @@ async function main(settings: StoreSettings): Promise<void> {
   process.off('message', keepEarly);
   process.on('message', (message: ToStore) => loop.receive(message));
   for (const message of early) loop.receive(message);
-  process.on('disconnect', () => end(loop, settings));
-  if (!process.connected) end(loop, settings);
+  // The agent is gone: the commit under way is finished.
+  process.on('disconnect', () => loop.stop(0));
+  if (!process.connected) loop.stop(0);
   send({ type: 'ready', states: loop.states() });
   const heartbeat = setInterval(() => send({ type: 'status', status: loop.status }), STATUS_INTERVAL_MILLIS);
   await loop.run();
@@ -151,10 +159,10 @@ async function main(settings: StoreSettings): Promise<void> {
   process.exit(0);
 }
 
-/** The agent is gone: the commit under way is finished. Nobody is left to end this process if it hangs in it. */
-function end(loop: StoreLoop, { hangMillis }: StoreSettings): void {
-  loop.stop(0);
-  setTimeout(() => process.kill(process.pid, 'SIGKILL'), hangMillis).unref();
+/** Nobody is left to end this process when its agent is gone and it hangs. */
+function watchForOrphan({ hangMillis }: StoreSettings): void {
+  const workerData: OrphanWatch = { parentId: process.ppid, graceMillis: hangMillis };
+  new Worker(new URL('orphan-watch.ts', import.meta.url), { workerData }).unref();
 }
 
 main(JSON.parse(process.argv[2] ?? '{}') as StoreSettings).catch(die);

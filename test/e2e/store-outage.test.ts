@@ -122,6 +122,9 @@ describe('a store whose file is damaged', { timeout: 60_000 }, () => {
       for (let page = FIRST_DATA_PAGE; page < pages; page += 3)
         writeSync(descriptor, new Uint8Array(PAGE_BYTES), 0, PAGE_BYTES, page * PAGE_BYTES);
     },
+    'with nothing but zeros behind its first pages': (descriptor, pages) => {
+      writeSync(descriptor, new Uint8Array((pages - FIRST_DATA_PAGE) * PAGE_BYTES), 0, null, FIRST_DATA_PAGE * PAGE_BYTES);
+    },
     'with a bit flipped in every page': (descriptor, pages) => {
       for (let page = FIRST_DATA_PAGE; page < pages; page++) {
         // Anywhere in the head of the page or its content, but the same in every run.

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -35,10 +35,10 @@ export interface AgentSettings {
 const AGENT = resolve(import.meta.dirname, '../../agent/main.ts');
 const READY_WITHIN_MILLIS = 60_000;
 
-/** A folder that is removed when the test ends. The store process of an agent that was killed may write a moment longer. */
+/** A folder that is removed when the test ends. */
 export function temporaryDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'setpoint-test-'));
-  onTestFinished(() => rmSync(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
   return directory;
 }
 
@@ -90,6 +90,7 @@ export async function startAgent(settings: AgentSettings): Promise<RunningAgent>
   onTestFinished(async () => {
     child.kill('SIGKILL');
     await ended;
+    await endStoreProcesses(dataDir);
   });
   const until = settings.until ?? 'ready';
   if (until !== 'none')
@@ -99,6 +100,37 @@ export async function startAgent(settings: AgentSettings): Promise<RunningAgent>
       () => `the agent is not ${until}:\n${log}`,
     );
   return agent;
+}
+
+/** The store process of an agent that was killed finishes its commit: files would appear in a folder that is being removed. */
+async function endStoreProcesses(dataDir: string): Promise<void> {
+  for (const processId of storeProcesses(dataDir)) {
+    try {
+      process.kill(processId, 'SIGKILL');
+    } catch {
+      // It ended by itself meanwhile, which is what is wanted.
+    }
+  }
+  await waitFor(
+    () => storeProcesses(dataDir).length === 0,
+    10_000,
+    () => `store processes ${storeProcesses(dataDir).join(', ')} still run`,
+  );
+}
+
+/** By their command line, which holds the data directory. */
+function storeProcesses(dataDir: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        const command = readFileSync(`/proc/${name}/cmdline`, 'utf8');
+        return command.includes('store-process.ts') && command.includes(JSON.stringify(dataDir));
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
 }
 
 async function isUp(agent: RunningAgent, until: 'ready' | 'live'): Promise<boolean> {
