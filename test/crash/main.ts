@@ -88,10 +88,15 @@ async function main(): Promise<number> {
   const machine = describeMachine();
   say(machineText(machine));
   const directory = mkdtempSync(join(tmpdir(), 'setpoint-crash-'));
+  const interruption = new AbortController();
+  const stop = (signal: string): void => interruption.abort(new Error(`stopped by ${signal}`));
+  process.once('SIGINT', stop);
+  process.once('SIGTERM', stop);
   let isRemoved = !options.isKept;
   try {
     const { rounds, kill, seed, ratePerSecond, mutant } = options;
-    const report = await runCrash({ rounds, kill, seed, ratePerSecond, mutant, directory }, (round) => sayRound(round, rounds));
+    const settings = { rounds, kill, seed, ratePerSecond, mutant, directory, interruption: interruption.signal };
+    const report = await runCrash(settings, (round) => sayRound(round, rounds));
     const findings = findingsOf(report);
     say(`\n${renderTable(tableOf(options, report))}`);
     for (const finding of findings) say(`  FOUND ${finding}`);

@@ -50,6 +50,8 @@ export interface CrashSettings {
   readonly directory: string;
   /** Look after each round, and stop at the first finding. */
   readonly isImpatient?: boolean;
+  /** Ends the run, and the processes that it started. */
+  readonly interruption?: AbortSignal;
 }
 
 export interface Round {
@@ -168,6 +170,7 @@ class CrashRun {
   }
 
   async #round(round: number): Promise<Evidence | null> {
+    this.#settings.interruption?.throwIfAborted();
     const started = performance.now();
     const before = this.#ledger.count;
     const kill = this.#settings.kill === 'all' ? KILLS[Math.floor(this.#random.between(0, KILLS.length))]! : this.#settings.kill;
@@ -287,6 +290,7 @@ class CrashRun {
   async #until(condition: () => boolean, problem: string): Promise<void> {
     const until = performance.now() + WITHIN_MILLIS;
     while (!condition()) {
+      this.#settings.interruption?.throwIfAborted();
       const isDead = this.#victim?.isRunning !== true;
       if (isDead || performance.now() > until) {
         const log = readFileSync(join(this.#settings.directory, 'agent.log'), 'utf8').split('\n').slice(-20).join('\n');

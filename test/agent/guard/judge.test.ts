@@ -91,6 +91,7 @@ describe('judge()', () => {
     [{ isLate: true }, ACTION_FALLBACK, ['deadline']],
     [{ laneReasons: REASONS.overload }, ACTION_FALLBACK, ['overload']],
     [{ laneReasons: REASONS.model_failed }, ACTION_FALLBACK, ['model_failed']],
+    [{ laneReasons: REASONS.journal_failed }, ACTION_FALLBACK, ['journal_failed']],
     [{ prediction: NaN }, ACTION_FALLBACK, ['output_not_finite']],
     [{ prediction: Infinity }, ACTION_FALLBACK, ['output_not_finite']],
     [{ correctionOutput: -Infinity }, ACTION_FALLBACK, ['output_not_finite']],
