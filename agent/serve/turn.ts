@@ -51,7 +51,8 @@ class Answers {
   readonly decisions: DecisionFrame[] = [];
   readonly frames: Uint8Array[] = [];
   observations: TurnObservation[] = [];
-  readonly sequences: number[] = [];
+  /** Null for an observation that is refused. */
+  readonly sequences: (number | null)[] = [];
   /** Set when the journal fails and the policy is to refuse. */
   refusal: SetpointError | null = null;
 
@@ -197,36 +198,53 @@ export class Turn {
       // What was decided must not be answered: its records are taken back, and it is decided again. That cannot be written
       // either, so the commit fails again; what it keeps in memory is what is answered now.
       isDegraded = true;
-      journal.withdrawFrom(first);
-      answers.undecide();
-      this.#degrade(answers);
-      this.#decideAll(answers);
+      const kept = journal.withdrawFrom(first);
+      this.#degrade(answers, kept);
+      this.#decideAll(answers, kept);
       this.#commit(first);
     }
     journalFailed(error, journal.nextSequence - first);
     return false;
   }
 
-  /** Leaves of a turn that cannot be written what the policy allows: fallbacks, or errors. */
-  #degrade(answers: Answers): void {
+  /** Leaves of a turn that cannot be written what the policy allows: fallbacks, or errors. Records below `kept` are in the file. */
+  #degrade(answers: Answers, kept = 0): void {
     const error = new SetpointError('journal_failed', 'Cannot answer: the journal cannot be written, and answers must be in it');
     const isFallback = this.#services.onJournalFailure === 'fallback';
-    for (const request of answers.requests) {
+    for (const [at, request] of answers.requests.entries()) {
+      if (isBelow(answers.decisions[at]?.sequence, kept)) continue;
       if (isFallback && request.bundle.isGuarded) request.laneReasons |= REASONS.journal_failed;
       else request.error ??= error;
     }
     answers.refusal = isFallback ? null : error;
   }
 
-  #decideAll(answers: Answers): void {
+  /** Decides every request; one whose record is in the file already, below `kept`, is answered as it was decided. */
+  #decideAll(answers: Answers, kept = 0): void {
     const { journal, nowMillis } = this.#services;
     const now = performance.now();
     const wall = nowMillis();
-    for (const request of answers.requests) this.#decide(answers, request, now, wall);
-    if (answers.refusal !== null) return;
-    for (const { bytes } of answers.observations) {
-      answers.sequences.push(journal.nextSequence);
-      journal.append(RECORD_KINDS.observation, Math.round(wall * 1000), bytes, EMPTY);
+    const before = { decisions: [...answers.decisions], frames: [...answers.frames], sequences: [...answers.sequences] };
+    answers.undecide();
+    for (const [at, request] of answers.requests.entries()) {
+      const decision = before.decisions[at];
+      if (decision === undefined || !isBelow(decision.sequence, kept)) {
+        this.#decide(answers, request, now, wall);
+      } else {
+        answers.decisions.push(decision);
+        answers.frames.push(before.frames[at] as Uint8Array);
+      }
+    }
+    for (const [at, { bytes }] of answers.observations.entries()) {
+      const sequence = before.sequences[at];
+      if (isBelow(sequence, kept)) {
+        answers.sequences.push(sequence ?? null);
+      } else if (answers.refusal === null) {
+        answers.sequences.push(journal.nextSequence);
+        journal.append(RECORD_KINDS.observation, Math.round(wall * 1000), bytes, EMPTY);
+      } else {
+        answers.sequences.push(null);
+      }
     }
   }
 
@@ -279,7 +297,10 @@ export class Turn {
         journalFailed(error, answers.requests.length + answers.observations.length);
         // It was decided and may be on the disk: an answer other than that one would be a second decision.
         if (onJournalFailure !== 'serve') for (const request of answers.requests) request.error ??= error;
-        if (onJournalFailure === 'refuse') answers.refusal = error;
+        if (onJournalFailure === 'refuse') {
+          answers.refusal = error;
+          answers.sequences.fill(null);
+        }
       }
       this.#reply(answers);
     });
@@ -314,11 +335,17 @@ export class Turn {
       );
     });
     observations.forEach((observation, at) => {
-      if (refusal === null) observation.journaled(sequences[at] as number);
-      else observation.refused(refusal);
+      const sequence = sequences[at] ?? null;
+      if (sequence !== null) observation.journaled(sequence);
+      else if (refusal !== null) observation.refused(refusal);
     });
     metrics.add('turns');
   }
+}
+
+/** Of nothing, and of a request that was refused, no record is below anything. */
+function isBelow(sequence: number | null | undefined, kept: number): boolean {
+  return typeof sequence === 'number' && sequence < kept;
 }
 
 /**

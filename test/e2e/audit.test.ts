@@ -171,11 +171,12 @@ async function checkUnderLoad(
   await waitForAnswers(recorded.load, 200);
   const after = new Map(recorded.lines(isWanted).map((line) => [`${String(line['stream'])}/${String(line['sequence'])}`, line]));
   const found = lines.map((line) => `${String(line['stream'])}/${String(line['sequence'])}`);
-  expect(new Set(found).size).toBe(found.length);
+  expect(new Set(found).size, args.join(' ')).toBe(found.length);
   expect(lines).toEqual(found.map((key) => after.get(key)));
   expect(found.length).toBeGreaterThanOrEqual(before.length);
   const known = new Set(found);
-  expect(before.filter((line) => !known.has(`${String(line['stream'])}/${String(line['sequence'])}`))).toEqual([]);
+  const missing = before.map((line) => `${String(line['stream'])}/${String(line['sequence'])}`).filter((name) => !known.has(name));
+  expect(missing.join(' '), args.join(' ')).toBe('');
 }
 
 describe('the audit', { timeout: 120_000 }, () => {
@@ -196,7 +197,7 @@ describe('the audit', { timeout: 120_000 }, () => {
     await checkUnderLoad(agent, recorded, ['--bundle', bundleId.slice(0, 16)], ({ slot }) => slot === OTHER_SLOT);
     expect(await audit(agent, 'verify')).toMatchObject({ code: 0 });
     await recorded.load.stop();
-    expect((await witness.stop()).failures).toEqual([]);
+    expect((await witness.stop()).failures, 'the witness').toEqual([]);
 
     const times = recorded.load.decisions.map(({ serverTimeMicros }) => serverTimeMicros).toSorted((one, other) => one - other);
     const [from, to] = [times[Math.floor(times.length / 4)]!, times[Math.floor(times.length / 2)]!];

@@ -64,6 +64,28 @@ describe('onJournalFailure: fallback', () => {
   });
 });
 
+test.each(['fallback', 'refuse'] as const)(
+  'with policy %s, a record that is in the file all the same is answered as it was decided, once',
+  async (onJournalFailure) => {
+    const setup = setUp({ onJournalFailure });
+    const slot = inlineSlot(setup.log);
+    setup.journal.cannotWrite = true;
+    setup.journal.writtenOfTurn = 1;
+    predict(setup, slot, 1);
+    predict(setup, slot, 2);
+    setup.turn.observe(observed(setup.log));
+    await nextTurn();
+    expect(setup.target.decisions[0]).toMatchObject({ requestId: 1, sequence: 1, action: 'model' });
+    if (onJournalFailure === 'fallback') {
+      expect(setup.target.decisions[1]).toMatchObject({ requestId: 2, sequence: 2, action: 'fallback' });
+      expect(setup.log.at(-1)).toBe('journaled 3');
+    } else {
+      expect(setup.target.errors).toMatchObject([{ code: 'journal_failed' }]);
+      expect(setup.log.at(-1)).toBe('refused journal_failed');
+    }
+  },
+);
+
 describe('onJournalFailure: refuse', () => {
   test('answers requests and observations of the turn that failed with an error, and gives their numbers back', async () => {
     const setup = setUp({ onJournalFailure: 'refuse' });

@@ -44,9 +44,13 @@ class FakeJournal {
     this.writtenBytes += 100;
   }
 
-  withdrawFrom(sequence: number): void {
+  /** Records of the turn that fails that are in the file all the same: those of a write that came to an end half-way. */
+  writtenOfTurn = 0;
+
+  withdrawFrom(sequence: number): number {
     this.log.push(`withdraw ${sequence}`);
-    this.nextSequence = sequence;
+    this.nextSequence = sequence + this.writtenOfTurn;
+    return this.nextSequence;
   }
 
   whenSynced(callback: (error: SetpointError | null) => void): void {
