@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { decodeClientFrame } from '../../protocol/codec.ts';
 import { assert, messageOf, SetpointError } from '../../protocol/errors.ts';
 import { FRAME_KINDS, type ObserveFrame, type Outcome } from '../../protocol/frames.ts';
+import { systemCode } from '../bundles/disk.ts';
 import type { EstimatorState } from '../guard/estimator.ts';
 import type { GuardPolicy } from '../guard/policy.ts';
 import { scanJournal } from '../journal/reader.ts';
@@ -69,9 +70,18 @@ export class EstimatorControl {
     }
     // Every stream that is there, not only those of today's serving threads: there may have been more of them before.
     const segments = listSegments(join(this.#options.dataDirectory, 'journal'));
-    for (const { path, stream } of segments) scanJournal(path, 0, (record) => this.#collect(record, stream));
+    for (const { path, stream } of segments) this.#read(path, stream);
     // Whoever is told of snapshots was not told of this one.
     this.#store.changed();
+  }
+
+  #read(path: string, stream: number): void {
+    try {
+      scanJournal(path, 0, (record) => this.#collect(record, stream));
+    } catch (error) {
+      // The store process of an agent that was killed may delete it meanwhile: then the snapshot has what it held.
+      if (systemCode(error) !== 'ENOENT') throw error;
+    }
   }
 
   #collect(record: JournalRecord, stream: number): void {
