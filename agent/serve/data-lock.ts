@@ -1,4 +1,4 @@
-import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, lstatSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SetpointError } from '../../protocol/errors.ts';
 
@@ -35,7 +35,7 @@ export function lockDirectory(directory: string, file: string): DataLock {
   const own = describe(process.pid);
   const draft = `${path}.${process.pid}`;
   try {
-    writeFileSync(draft, JSON.stringify(own));
+    writeDraft(draft, own);
     // Twice: the second time after a dead holder's file was moved away.
     for (let attempt = 0; attempt < 2; attempt++) {
       if (tryLink(draft, path)) return { release: () => releaseLock(path, own) };
@@ -47,6 +47,21 @@ export function lockDirectory(directory: string, file: string): DataLock {
   } finally {
     rmSync(draft, { force: true });
     rmSync(`${path}.stale.${process.pid}`, { force: true });
+  }
+}
+
+/**
+ * An agent must start on a full disk, too: there the text becomes the target of a symbolic link, which takes no block as long
+ * as it is short (59 bytes on ext4).
+ */
+function writeDraft(draft: string, own: Holder): void {
+  try {
+    writeFileSync(draft, JSON.stringify(own));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
+    rmSync(draft, { force: true });
+    symlinkSync([own.processId, own.started ?? '', own.bootId ?? ''].join(' '), draft);
   }
 }
 
@@ -84,7 +99,9 @@ function releaseLock(path: string, own: Holder): void {
 
 function readHolder(path: string): Holder | null {
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as Holder;
+    if (!lstatSync(path).isSymbolicLink()) return JSON.parse(readFileSync(path, 'utf8')) as Holder;
+    const [processId, started, bootId] = readlinkSync(path).split(' ');
+    return { processId: Number(processId), started: started || null, bootId: bootId || null };
   } catch {
     // Gone, or not written by an agent: nobody that could be running holds it.
     return null;
